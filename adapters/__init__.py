@@ -1,0 +1,1 @@
+"""One module per system: facts, and code only for what is unusual."""

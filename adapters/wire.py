@@ -1,0 +1,78 @@
+"""What an adapter sends and gets back, whatever HTTP client stands underneath."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from model.errors import ProtocolError
+from model.records import Kind, ObjectType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call to a system.
+
+    Attributes:
+        path: below the source's base address and starting with "/", or a whole URL that the system itself handed out.
+        operation: fixed words for metrics and the circuit breaker, such as "contact.read"; never an id.
+        cost: what the call takes from named budget windows, such as {"search": 1}; windows marked `every_call` take 1
+            by themselves.
+        safe: may be sent again when its outcome is unclear: true for every read, whatever its HTTP method.
+    """
+
+    operation: str
+    path: str
+    method: str = "GET"
+    params: Sequence[tuple[str, str]] = ()
+    json: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    safe: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """A system's answer as it arrived.
+
+    Attributes:
+        headers: names in lower case.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as parsed JSON.
+
+        Raises:
+            ProtocolError: it is something else, such as an HTML maintenance page.
+        """
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            kind = "HTML" if self.body.lstrip()[:1] == b"<" else "no JSON"
+            raise ProtocolError(f"answered {self.status} with {kind}", status=self.status) from error
+
+    def json_or_none(self) -> Any:
+        """Return the body as parsed JSON, None when it is not JSON."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+
+
+class Api(Protocol):
+    """What a source lends its adapter for one call: the wire, and metadata from the cache."""
+
+    async def send(self, request: Request) -> Response:
+        """Send under the source's auth, budget, retry and deadline; return an answer that `classify` found no fault in.
+
+        Raises:
+            SourceError: what `classify` made of the answer, or of there being none.
+        """
+
+    async def described(self, kind: Kind) -> ObjectType:
+        """Return the cached result of the adapter's own `describe(kind)`."""

@@ -1,0 +1,1 @@
+"""Rows to records: mapping documents, and the functions they are compiled to."""

@@ -1,0 +1,1 @@
+"""The words everything else is built from: records, references, money, stages, errors, time."""

@@ -1,0 +1,169 @@
+"""Everything that can go wrong, grouped by what the catcher does.
+
+C360Error                       .code is stable and one of the graph's ErrorCode
+├── ConfigurationError          stop, say which key, let the operator fix it
+├── RequestError                tell the caller
+│   ├── InvalidRequestError     VALIDATION
+│   ├── NotFoundError           NOT_FOUND
+│   ├── ConflictError           CONFLICT
+│   ├── CallerForbiddenError    FORBIDDEN
+│   ├── CallerUnknownError      UNAUTHENTICATED
+│   └── CostExceededError       COST_EXCEEDED
+├── MappingError                isolate the record, name the field
+└── SourceError                 one system failed: data in `sources[]`, not a lost answer
+    ├── RetriableError          may be sent again when safe; `retry_after` in seconds
+    │   ├── ThrottledError      RATE_LIMITED: wait, then go on
+    │   ├── UnavailableError    UPSTREAM: 5xx, maintenance
+    │   ├── UpstreamTimeoutError TIMEOUT
+    │   └── NetworkError        NETWORK: refused, reset, cut off
+    ├── ExhaustedError          QUOTA_EXHAUSTED: park until `retry_after`; retrying is useless
+    ├── CircuitOpenError        UPSTREAM: not asked, it failed too often just now
+    ├── TokenExpiredError       UNAUTHENTICATED: refresh once
+    ├── GrantLostError          UNAUTHENTICATED: a person must reconnect the source
+    ├── SourceForbiddenError    FORBIDDEN
+    ├── RejectedError           VALIDATION: the system refused what we asked
+    ├── UnsupportedError        UNSUPPORTED: the system has no such thing
+    └── ProtocolError           UPSTREAM: it answered off its documents (HTML, broken JSON)
+"""
+
+from typing import ClassVar, Literal, get_args
+
+ErrorCode = Literal[
+    "VALIDATION", "NOT_FOUND", "CONFLICT", "DUPLICATE", "STALE_VERSION", "UNAUTHENTICATED", "FORBIDDEN",
+    "RATE_LIMITED", "QUOTA_EXHAUSTED", "TIMEOUT", "NETWORK", "UPSTREAM", "UNSUPPORTED", "MAPPING",
+    "COST_EXCEEDED", "INTERNAL",
+]  # fmt: skip
+ERROR_CODES: tuple[ErrorCode, ...] = get_args(ErrorCode)
+
+
+class C360Error(Exception):
+    """The root; `str(error)` is safe to show to a caller: no secret, no personal data."""
+
+    code: ClassVar[ErrorCode] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigurationError(C360Error):
+    """A setting is missing or wrong. The message names the key."""
+
+
+class RequestError(C360Error):
+    code = "VALIDATION"
+
+
+class InvalidRequestError(RequestError):
+    code = "VALIDATION"
+
+
+class NotFoundError(RequestError):
+    code = "NOT_FOUND"
+
+
+class ConflictError(RequestError):
+    code = "CONFLICT"
+
+
+class CallerForbiddenError(RequestError):
+    code = "FORBIDDEN"
+
+
+class CallerUnknownError(RequestError):
+    code = "UNAUTHENTICATED"
+
+
+class CostExceededError(RequestError):
+    code = "COST_EXCEEDED"
+
+
+class MappingError(C360Error):
+    """One row does not fit its mapping.
+
+    Attributes:
+        field: the target field that failed, such as "amount".
+    """
+
+    code = "MAPPING"
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class SourceError(C360Error):
+    """One source could not answer.
+
+    Attributes:
+        status: the HTTP status it answered with, None when it did not answer.
+        upstream_code: the system's own code, such as "REQUEST_LIMIT_EXCEEDED".
+        retry_after: seconds until asking again makes sense, None when unknown.
+    """
+
+    code = "UPSTREAM"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        upstream_code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.upstream_code = upstream_code
+        self.retry_after = retry_after
+
+
+class RetriableError(SourceError):
+    pass
+
+
+class ThrottledError(RetriableError):
+    code = "RATE_LIMITED"
+
+
+class UnavailableError(RetriableError):
+    code = "UPSTREAM"
+
+
+class UpstreamTimeoutError(RetriableError):
+    code = "TIMEOUT"
+
+
+class NetworkError(RetriableError):
+    code = "NETWORK"
+
+
+class ExhaustedError(SourceError):
+    code = "QUOTA_EXHAUSTED"
+
+
+class CircuitOpenError(SourceError):
+    code = "UPSTREAM"
+
+
+class TokenExpiredError(SourceError):
+    code = "UNAUTHENTICATED"
+
+
+class GrantLostError(SourceError):
+    code = "UNAUTHENTICATED"
+
+
+class SourceForbiddenError(SourceError):
+    code = "FORBIDDEN"
+
+
+class RejectedError(SourceError):
+    code = "VALIDATION"
+
+
+class UnsupportedError(SourceError):
+    code = "UNSUPPORTED"
+
+
+class ProtocolError(SourceError):
+    code = "UPSTREAM"
