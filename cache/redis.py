@@ -1,0 +1,65 @@
+"""The cache in Redis, shared by all replicas. Redis in trouble is a miss, counted and logged, never an error."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from cache.entries import Entry
+
+log = logging.getLogger(__name__)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Entry).decode
+_FORMAT = "1"  # part of every key: a new encoding starts empty instead of misreading
+
+
+class RedisCache:
+    """Entries under `c360:cache:<format>:<key>`.
+
+    Args:
+        failed: told about each operation that Redis did not serve.
+    """
+
+    def __init__(self, redis: "Redis", *, failed: Callable[[], None] = lambda: None) -> None:
+        self._redis = redis
+        self._failed = failed
+
+    async def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        if not keys:
+            return []
+        try:
+            found = await self._redis.mget([_key(key) for key in keys])
+        except (RedisError, OSError) as error:
+            self._missed(error)
+            return [None] * len(keys)
+        return [_decoded(value) if value is not None else None for value in found]
+
+    async def set_many(self, entries: Mapping[str, Entry], *, ttl: float) -> None:
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key, entry in entries.items():
+                    pipe.set(_key(key), _encode(entry), px=max(1, int(ttl * 1000)))
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            self._missed(error)
+
+    async def close(self) -> None:
+        """The client belongs to whoever made it."""
+
+    def _missed(self, error: Exception) -> None:
+        self._failed()
+        log.warning("cache unavailable", extra={"error.type": type(error).__name__})
+
+
+def _key(key: str) -> str:
+    return f"c360:cache:{_FORMAT}:{key}"
+
+
+def _decoded(value: bytes) -> Entry | None:
+    try:
+        return _decode(value)
+    except msgspec.DecodeError:  # written by something else: as good as absent
+        return None
