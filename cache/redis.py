@@ -58,8 +58,8 @@ def _key(key: str) -> str:
     return f"c360:cache:{_FORMAT}:{key}"
 
 
-def _decoded(value: bytes) -> Entry | None:
+def _decoded(value: bytes | str) -> Entry | None:
     try:
-        return _decode(value)
+        return _decode(value if isinstance(value, bytes) else value.encode())
     except msgspec.DecodeError:  # written by something else: as good as absent
         return None

@@ -32,12 +32,15 @@ class Compiled:
 
     Attributes:
         kind: what `record` returns.
+        needs_metadata: stages or default currencies come from the object's metadata.
         targets: target field → the native paths it is read from.
     """
 
     kind: Kind
     targets: Mapping[str, tuple[str, ...]]
+    needs_metadata: bool
     _make: Callable[[Row, ObjectType | None, datetime], Record]
+    _place: Callable[[Row], tuple[str, datetime | None, datetime | None]]
 
     def record(self, row: Row, meta: ObjectType | None, fetched_at: datetime) -> Record:
         """Return the row's record.
@@ -49,6 +52,14 @@ class Compiled:
             MappingError: a value does not fit; it names the field.
         """
         return self._make(row, meta, fetched_at)
+
+    def place(self, row: Row) -> tuple[str, datetime | None, datetime | None]:
+        """Return a row's native id, created and updated times, even when the rest of it does not fit.
+
+        Raises:
+            MappingError: not even these can be read.
+        """
+        return self._place(row)
 
     def paths(self, fields: Iterable[str]) -> tuple[str, ...]:
         """Return the native paths that these target fields need, always with id, times and what the record requires.
@@ -99,7 +110,27 @@ def compile_mapping(
         "MappingError": MappingError,
     }
     targets = {target: rule.native_paths() for target, rule in document.fields.items()}
-    return Compiled(kind, targets, code.build("make"))
+    needs_metadata = any("stage" in rule.convert or _lacks_currency(rule) for rule in document.fields.values())
+    return Compiled(kind, targets, needs_metadata, code.build("make"), _compiled_place(document, kind, system, region, currency))
+
+
+def _compiled_place(
+    document: Document, kind: Kind, system: str, region: str, currency: str
+) -> Callable[[Row], tuple[str, datetime | None, datetime | None]]:
+    code = _Code(region=region, currency=currency)
+    code.add("def place(row):")
+    code.add(" try:")
+    found = [document.fields.get(target) for target in ALWAYS]
+    code.add(f"  return ({', '.join(code.expression(rule, 'row', '') if rule else 'None' for rule in found)},)")
+    code.add(" except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:")
+    code.add("  raise MappingError(f'{SYSTEM} {KIND}: id or times cannot be read', field='native_id') from error")
+    code.bound |= {"SYSTEM": system, "KIND": kind, "MappingError": MappingError}
+    return code.build("place")
+
+
+def _lacks_currency(rule: Rule) -> bool:
+    own = rule.money is not None and rule.money.currency is None
+    return own or any(_lacks_currency(inner) for inner in rule.each.values())
 
 
 def _required(record: type[Record], kind: Kind) -> Callable[..., Record]:
@@ -158,8 +189,7 @@ class _Code:
     def expression(self, rule: Rule, row: str, target: str) -> str:
         if rule.cases:
             cases = "".join(
-                f"{self.bind(case.value)} if {self._holds(case.when.path, case.when.any_of, row)} else "
-                for case in rule.cases
+                f"{self.bind(case.value)} if {self._holds(case.when.path, case.when.any_of, row)} else " for case in rule.cases
             )
             return f"({cases}{self.bind(rule.default)})"
         if rule.money is not None:

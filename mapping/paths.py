@@ -43,9 +43,7 @@ def pick(row: Mapping[str, Any], path: str) -> Any:
         if selector is not None:
             key, wanted = selector
             entries = value if isinstance(value, list) else ()
-            value = next(
-                (entry for entry in entries if isinstance(entry, Mapping) and str(entry.get(key)) == wanted), None
-            )
+            value = next((entry for entry in entries if isinstance(entry, Mapping) and str(entry.get(key)) == wanted), None)
     return value
 
 

@@ -51,31 +51,31 @@ class ConfigurationError(C360Error):
 
 
 class RequestError(C360Error):
-    code = "VALIDATION"
+    code: ClassVar[ErrorCode] = "VALIDATION"
 
 
 class InvalidRequestError(RequestError):
-    code = "VALIDATION"
+    code: ClassVar[ErrorCode] = "VALIDATION"
 
 
 class NotFoundError(RequestError):
-    code = "NOT_FOUND"
+    code: ClassVar[ErrorCode] = "NOT_FOUND"
 
 
 class ConflictError(RequestError):
-    code = "CONFLICT"
+    code: ClassVar[ErrorCode] = "CONFLICT"
 
 
 class CallerForbiddenError(RequestError):
-    code = "FORBIDDEN"
+    code: ClassVar[ErrorCode] = "FORBIDDEN"
 
 
 class CallerUnknownError(RequestError):
-    code = "UNAUTHENTICATED"
+    code: ClassVar[ErrorCode] = "UNAUTHENTICATED"
 
 
 class CostExceededError(RequestError):
-    code = "COST_EXCEEDED"
+    code: ClassVar[ErrorCode] = "COST_EXCEEDED"
 
 
 class MappingError(C360Error):
@@ -85,7 +85,7 @@ class MappingError(C360Error):
         field: the target field that failed, such as "amount".
     """
 
-    code = "MAPPING"
+    code: ClassVar[ErrorCode] = "MAPPING"
 
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(message)
@@ -101,7 +101,7 @@ class SourceError(C360Error):
         retry_after: seconds until asking again makes sense, None when unknown.
     """
 
-    code = "UPSTREAM"
+    code: ClassVar[ErrorCode] = "UPSTREAM"
 
     def __init__(
         self,
@@ -122,48 +122,48 @@ class RetriableError(SourceError):
 
 
 class ThrottledError(RetriableError):
-    code = "RATE_LIMITED"
+    code: ClassVar[ErrorCode] = "RATE_LIMITED"
 
 
 class UnavailableError(RetriableError):
-    code = "UPSTREAM"
+    code: ClassVar[ErrorCode] = "UPSTREAM"
 
 
 class UpstreamTimeoutError(RetriableError):
-    code = "TIMEOUT"
+    code: ClassVar[ErrorCode] = "TIMEOUT"
 
 
 class NetworkError(RetriableError):
-    code = "NETWORK"
+    code: ClassVar[ErrorCode] = "NETWORK"
 
 
 class ExhaustedError(SourceError):
-    code = "QUOTA_EXHAUSTED"
+    code: ClassVar[ErrorCode] = "QUOTA_EXHAUSTED"
 
 
 class CircuitOpenError(SourceError):
-    code = "UPSTREAM"
+    code: ClassVar[ErrorCode] = "UPSTREAM"
 
 
 class TokenExpiredError(SourceError):
-    code = "UNAUTHENTICATED"
+    code: ClassVar[ErrorCode] = "UNAUTHENTICATED"
 
 
 class GrantLostError(SourceError):
-    code = "UNAUTHENTICATED"
+    code: ClassVar[ErrorCode] = "UNAUTHENTICATED"
 
 
 class SourceForbiddenError(SourceError):
-    code = "FORBIDDEN"
+    code: ClassVar[ErrorCode] = "FORBIDDEN"
 
 
 class RejectedError(SourceError):
-    code = "VALIDATION"
+    code: ClassVar[ErrorCode] = "VALIDATION"
 
 
 class UnsupportedError(SourceError):
-    code = "UNSUPPORTED"
+    code: ClassVar[ErrorCode] = "UNSUPPORTED"
 
 
 class ProtocolError(SourceError):
-    code = "UPSTREAM"
+    code: ClassVar[ErrorCode] = "UPSTREAM"

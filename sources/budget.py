@@ -106,7 +106,9 @@ class LocalBudget:
         self._windows = {
             each.name: _Tokens(each, each.limit, each.limit, now, each.limit / each.period, now + each.period) for each in windows
         }
-        self._every = tuple(name for name, each in self._windows.items() if each.window.every_call or each.window.kind == "parallel")
+        self._every = tuple(
+            name for name, each in self._windows.items() if each.window.every_call or each.window.kind == "parallel"
+        )
         self._parallel = tuple(name for name, each in self._windows.items() if each.window.kind == "parallel")
         self._waiting: list[_Waiter] = []
         self._turn = count()

@@ -146,6 +146,8 @@ class Guard(httpx.AsyncBaseTransport):
 
 def _decoded(headers: httpx.Headers) -> list[tuple[str, str]]:
     """Headers that still fit a body that is read and unpacked."""
-    return [(name, value) for name, value in headers.items() if name not in {"content-encoding", "content-length", "transfer-encoding"}]
-
-
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if name not in {"content-encoding", "content-length", "transfer-encoding"}
+    ]

@@ -1,0 +1,341 @@
+"""One workspace's authorised account at a system, behind a few verbs that answer in records.
+
+Queries and background work read through the same verbs, so cache, budget, retry and mapping are one path for both.
+Every verb answers from the cache where the caller's terms allow, asks the system for the rest, and falls back to what
+it still has when the system fails.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+import httpx
+import msgspec
+import orjson
+
+from adapters.base import Adapter, Checked, FindKey, OrderField, Position, Scan
+from adapters.wire import Request, Response
+from cache.entries import Cache, Entry
+from mapping.compile import Compiled, compile_mapping
+from mapping.paths import pick
+from mapping.spec import Document
+from model.clock import Clock
+from model.errors import MappingError, SourceError, UnsupportedError
+from model.records import FieldMeta, Kind, ObjectType, Person, Record, Row
+from sources.budget import Budget
+from sources.reading import Answer, Reading, ReadState
+from sources.transport import CALL, FAULT, Call
+
+State = Literal["CONNECTED", "PAUSED", "RECONNECT_REQUIRED", "DISCONNECTED"]
+MAX_AGE = 60.0  # seconds a row counts as fresh unless the caller says otherwise
+KEPT = 3600.0  # seconds a row is kept for when its system fails
+METADATA_MAX_AGE = 900.0
+METADATA_KEPT = 86_400.0
+CUSTOM = "custom."  # a field name that asks for one custom field; "custom.*" asks for all
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Records of one parent or one key. `more`: the system has further ones that were not fetched."""
+
+    records: list[Record]
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """One page of a scan.
+
+    Attributes:
+        rows: (place, record) in order; a record is None where the row did not fit its mapping.
+        end: nothing comes after.
+    """
+
+    rows: list[tuple[Position, Record | None]]
+    end: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomValue:
+    field: FieldMeta
+    value: Any  # as the system gave it; options are labels
+
+
+class Source:
+    """See the module's text.
+
+    Args:
+        rank: orders sources in merged lists; lower comes first.
+        base_url: what request paths are appended to.
+    """
+
+    def __init__(
+        self, *, workspace: str, id: str, label: str, rank: int, adapter: Adapter, client: httpx.AsyncClient,
+        auth: httpx.Auth, budget: Budget, cache: Cache, clock: Clock, state: State = "CONNECTED", reason: str | None = None,
+    ) -> None:  # fmt: skip
+        self.workspace, self.id, self.label, self.rank = workspace, id, label, rank
+        self.adapter, self.budget = adapter, budget
+        self.state, self.reason = state, reason
+        self._client, self._auth, self._cache, self._clock = client, auth, cache, clock
+        self._mappings = {kind: self._compiled(kind) for kind in adapter.kinds}
+        self._describing: dict[Kind, asyncio.Lock] = {}
+
+    @property
+    def system(self) -> str:
+        return self.adapter.name
+
+    def has(self, kind: Kind) -> bool:
+        return kind in self.adapter.kinds
+
+    def relates(self, of: Kind, kind: Kind) -> bool:
+        return (of, kind) in self.adapter.relations
+
+    def finds(self, kind: Kind, key: FindKey) -> bool:
+        return self.has(kind) and key in self.adapter.kinds[kind].find
+
+    def orders(self, kind: Kind, order: OrderField) -> bool:
+        return self.has(kind) and order in self.adapter.kinds[kind].orders
+
+    # ---- verbs ----
+
+    async def check(self, reading: Reading) -> Checked:
+        """Prove the credentials with the cheapest call; return whose they are."""
+        return await self.adapter.check(_Api(self, reading))
+
+    async def described(self, kind: Kind, reading: Reading) -> ObjectType:
+        """Return the kind's metadata, from the cache while it is young or while the system fails."""
+        key = self._key("meta", kind)
+        async with self._describing.setdefault(kind, asyncio.Lock()):
+            [entry] = await self._cache.get_many([key])
+            if entry is not None and entry.meta is not None and self._age(entry) <= METADATA_MAX_AGE:
+                return msgspec.convert(entry.meta, ObjectType)
+            try:
+                meta = await self.adapter.describe(_Api(self, reading), kind)
+            except SourceError:
+                if entry is None or entry.meta is None:
+                    raise
+                return msgspec.convert(entry.meta, ObjectType)
+            kept = Entry(rows=[], at=self._now(), meta=msgspec.to_builtins(meta))
+            await self._cache.set_many({key: kept}, ttl=METADATA_KEPT)
+            return meta
+
+    async def read(
+        self, kind: Kind, ids: Sequence[str], *, fields: Iterable[str], reading: Reading
+    ) -> Answer[dict[str, Record | None]]:
+        """Return the records by native id, None where the system has none.
+
+        Args:
+            fields: target fields wanted, and "custom.<key>" for custom ones.
+        """
+        wanted = list(dict.fromkeys(ids))
+
+        async def ask(missing: Sequence[str], paths: Sequence[str]) -> list[Entry]:
+            rows = await self.adapter.read(_Api(self, reading), kind, missing, paths)
+            return [self._entry([row], paths) for row in rows]
+
+        entries, state = await self._through_cache("r", kind, wanted, fields, reading, ask)
+        records, lost = await self._records(kind, [entry.rows[0] if entry.rows else None for entry in entries], entries, reading)
+        return self._answer(dict(zip(wanted, records, strict=True)), entries, state, lost)
+
+    async def find(
+        self, kind: Kind, key: FindKey, values: Sequence[str], *, fields: Iterable[str], reading: Reading
+    ) -> Answer[dict[str, list[Record]]]:
+        """Return, for each normalised e-mail address or E.164 number, the live records that carry exactly it."""
+        wanted = list(dict.fromkeys(values))
+
+        async def ask(missing: Sequence[str], paths: Sequence[str]) -> list[Entry]:
+            found = await self.adapter.find(_Api(self, reading), kind, key, missing, paths)
+            return [self._entry(list(rows), paths) for rows in found]
+
+        entries, state = await self._through_cache(f"f.{key}", kind, wanted, fields, reading, ask)
+        found: dict[str, list[Record]] = {}
+        lost = 0
+        for value, entry in zip(wanted, entries, strict=True):
+            records, bad = await self._records(kind, entry.rows, [entry] * len(entry.rows), reading)
+            lost += bad
+            found[value] = [record for record in records if isinstance(record, Person) and value in _keys(record, key)]
+        return self._answer(found, entries, state, lost)
+
+    async def related(
+        self, kind: Kind, of: Kind, ids: Sequence[str], *, fields: Iterable[str], first: int, reading: Reading
+    ) -> Answer[dict[str, Found]]:
+        """Return, for each parent's native id, its records of `kind`."""
+        wanted = list(dict.fromkeys(ids))
+
+        async def ask(missing: Sequence[str], paths: Sequence[str]) -> list[Entry]:
+            related = await self.adapter.related(_Api(self, reading), kind, of, missing, paths, first)
+            return [self._entry(list(each.rows), paths, end=not each.more) for each in related]
+
+        entries, state = await self._through_cache(f"l.{of}.{first}", kind, wanted, fields, reading, ask)
+        found: dict[str, Found] = {}
+        lost = 0
+        for parent, entry in zip(wanted, entries, strict=True):
+            records, bad = await self._records(kind, entry.rows, [entry] * len(entry.rows), reading)
+            lost += bad
+            found[parent] = Found(records=[record for record in records if record is not None], more=not entry.end)
+        return self._answer(found, entries, state, lost)
+
+    async def scan(self, kind: Kind, scan: Scan, *, fields: Iterable[str], reading: Reading) -> Answer[Walked]:
+        """Return the next page of a kind in the order of `scan`; its `fields` are filled in here."""
+        if not self.orders(kind, scan.order):
+            raise UnsupportedError(f"{self.system} cannot list {kind} by {scan.order} time")
+        after = f"{scan.after.at.isoformat()}~{scan.after.native_id}" if scan.after else ""
+        span = (
+            f"{scan.updated_since and scan.updated_since.isoformat()}~{scan.updated_before and scan.updated_before.isoformat()}"
+        )
+        page = f"{scan.order}~{scan.descending}~{scan.size}~{span}~{after}"
+
+        async def ask(_: Sequence[str], paths: Sequence[str]) -> list[Entry]:
+            asked = Scan(
+                order=scan.order, descending=scan.descending, after=scan.after, updated_since=scan.updated_since,
+                updated_before=scan.updated_before, size=scan.size, fields=paths,
+            )  # fmt: skip
+            found = await self.adapter.scan(_Api(self, reading), kind, asked)
+            return [self._entry(list(found.rows), paths, end=found.end)]
+
+        [entry], state = await self._through_cache("p", kind, [page], fields, reading, ask)
+        records, lost = await self._records(kind, entry.rows, [entry] * len(entry.rows), reading)
+        rows: list[tuple[Position, Record | None]] = []
+        for row, record in zip(entry.rows, records, strict=True):
+            try:
+                native_id, created, updated = self._mappings[kind].place(row or {})
+            except MappingError:
+                continue
+            at = created if scan.order == "created" else updated
+            if at is not None:
+                rows.append((Position.of(at, native_id), record))
+        return self._answer(Walked(rows=rows, end=entry.end), [entry], state, lost)
+
+    async def custom_values(self, record: Record, keys: Sequence[str] | None, reading: Reading) -> list[CustomValue]:
+        """Return the custom fields of a record under their stable names, all of them when `keys` is None.
+
+        A key the system does not have is left out.
+        """
+        meta = await self.described(record.kind, reading)
+        named = meta.fields.values() if keys is None else (meta.fields[key] for key in keys if key in meta.fields)
+        return [CustomValue(field=each, value=_labelled(each, pick(record.row, each.path))) for each in named if each.custom]
+
+    # ---- how a verb goes through the cache ----
+
+    async def _through_cache(
+        self, verb: str, kind: Kind, wanted: Sequence[str], fields: Iterable[str], reading: Reading,
+        ask: Callable[[Sequence[str], Sequence[str]], Awaitable[list[Entry]]],
+    ) -> tuple[list[Entry], ReadState]:  # fmt: skip
+        """Return one entry per wanted thing: young enough from the cache, else asked for, else stale, else raise."""
+        if not self.has(kind):
+            raise UnsupportedError(f"{self.system} has no {kind}")
+        if not wanted:
+            return [], "OK"
+        needed = await self._paths(kind, fields, reading)
+        keys = [self._key(verb, kind, each) for each in wanted]
+        kept = await self._cache.get_many(keys)
+        usable = [entry if entry is not None and needed <= entry.known else None for entry in kept]
+        max_age = MAX_AGE if reading.max_age is None else reading.max_age
+        young = [entry is not None and reading.policy != "LIVE" and self._age(entry) <= max_age for entry in usable]
+        missing = [at for at, is_young in enumerate(young) if not is_young]
+        if reading.policy == "CACHE_ONLY":
+            return [entry or Entry(rows=[], at=self._now()) for entry in usable], "PARTIAL" if missing else "CACHED"
+        if not missing:
+            return [entry for entry in usable if entry is not None], "CACHED"
+        # What was known of a row stays known: two callers with different selections must not evict each other.
+        paths = sorted(needed.union(*(entry.known for at in missing if (entry := kept[at]) is not None)))
+        try:
+            fetched = await ask([wanted[at] for at in missing], paths)
+        except SourceError:
+            if any(usable[at] is None for at in missing):
+                raise
+            return [entry for entry in usable if entry is not None], "STALE"
+        fresh = dict(zip(missing, fetched, strict=True))
+        await self._cache.set_many({keys[at]: entry for at, entry in fresh.items()}, ttl=KEPT)
+        return [entry for at, kept_one in enumerate(usable) if (entry := fresh.get(at, kept_one)) is not None], "OK"
+
+    async def _paths(self, kind: Kind, fields: Iterable[str], reading: Reading) -> frozenset[str]:
+        wanted = tuple(fields)
+        custom = {field.removeprefix(CUSTOM) for field in wanted if field.startswith(CUSTOM)}
+        paths = frozenset(self._mappings[kind].paths(wanted))
+        if not custom:
+            return paths
+        meta = await self.described(kind, reading)
+        return paths | {each.path for each in meta.fields.values() if each.custom and (each.name in custom or "*" in custom)}
+
+    async def _records(
+        self, kind: Kind, rows: Sequence[Row | None], entries: Sequence[Entry], reading: Reading
+    ) -> tuple[list[Record | None], int]:
+        """Map rows; one that does not fit is None and counted."""
+        mapping = self._mappings[kind]
+        meta = await self.described(kind, reading) if mapping.needs_metadata and any(rows) else None
+        records: list[Record | None] = []
+        lost = 0
+        for row, entry in zip(rows, entries, strict=True):
+            try:
+                records.append(mapping.record(row, meta, datetime.fromtimestamp(entry.at, tz=UTC)) if row is not None else None)
+            except MappingError:
+                records.append(None)
+                lost += 1
+        return records, lost
+
+    def _answer(self, value: T, entries: Sequence[Entry], state: ReadState, lost: int) -> Answer[T]:
+        oldest = min((entry.at for entry in entries), default=None)
+        fetched_at = datetime.fromtimestamp(oldest, tz=UTC) if oldest is not None else None
+        return Answer(value=value, state="PARTIAL" if lost and state == "OK" else state, fetched_at=fetched_at, lost=lost)
+
+    def _compiled(self, kind: Kind) -> Compiled:
+        facts, config = self.adapter.kinds[kind], self.adapter.config
+        return compile_mapping(
+            Document.model_validate({"fields": facts.mapping}), kind, source=self.id, system=self.system,
+            native_object=facts.object, region=config.region, currency=config.currency, url=self.adapter.web_url,
+        )  # fmt: skip
+
+    def _entry(self, rows: list[Row | None], paths: Sequence[str], *, end: bool = False) -> Entry:
+        return Entry(rows=rows, at=self._now(), known=frozenset(paths), end=end)
+
+    def _key(self, *parts: str) -> str:
+        return "\x1f".join((self.workspace, self.id, *parts))
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _age(self, entry: Entry) -> float:
+        return self._now() - entry.at
+
+
+class _Api:
+    """What one verb call lends to the adapter."""
+
+    def __init__(self, source: Source, reading: Reading) -> None:
+        self._source, self._reading = source, reading
+
+    async def send(self, request: Request) -> Response:
+        source = self._source
+        base = source.adapter.config.base_url
+        sent = source._client.build_request(  # noqa: SLF001 - the other half of Source
+            request.method,
+            request.path if "://" in request.path else base + request.path,
+            params=list(request.params) or None,
+            content=orjson.dumps(request.json) if request.json is not None else None,
+            headers={**({"content-type": "application/json"} if request.json is not None else {}), **request.headers},
+            extensions={CALL: Call(request, self._reading)},
+        )
+        answer = await source._client.send(sent, auth=source._auth)  # noqa: SLF001
+        fault = answer.extensions.get(FAULT)
+        if fault is not None:
+            raise fault
+        return Response(status=answer.status_code, headers=dict(answer.headers), body=answer.content)
+
+    async def described(self, kind: Kind) -> ObjectType:
+        return await self._source.described(kind, self._reading)
+
+
+def _keys(person: Person, key: FindKey) -> tuple[str, ...]:
+    return (*person.emails, person.email or "") if key == "email" else (*person.phones, person.phone or "")
+
+
+def _labelled(field: FieldMeta, value: Any) -> Any:
+    if not field.options or value is None:
+        return value
+    if isinstance(value, list):
+        return [field.options.get(str(each), each) for each in value]
+    return field.options.get(str(value), value)
