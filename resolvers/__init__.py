@@ -1,0 +1,1 @@
+"""How edges of the graph are filled: level functions over sources. Nothing here knows a GraphQL type."""

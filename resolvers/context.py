@@ -1,0 +1,89 @@
+"""What every level function of one request shares."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from identity.index import IdentityIndex
+from model.clock import Clock
+from model.errors import CallerForbiddenError, SourceError
+from resolvers.cursors import Signer
+from sources.reading import ReadPolicy
+from sources.source import Source
+
+Fields = frozenset[tuple[str, str]]  # (kind, target field): what the selection below needs, see schema/selection.py
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The caller's terms for a list (`ReadOptions`).
+
+    Attributes:
+        deadline: seconds from the start of the request.
+        max_age: seconds, None for each kind's default.
+        sources, systems: ask only these, None for all.
+        require_all: fail instead of answering in part.
+    """
+
+    policy: ReadPolicy = "CACHE_FIRST"
+    max_age: float | None = None
+    deadline: float | None = None
+    sources: tuple[str, ...] | None = None
+    systems: tuple[str, ...] | None = None
+    require_all: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Arguments of a list.
+
+    Attributes:
+        order: None for the default: creation time, upwards.
+    """
+
+    first: int
+    after: str | None = None
+    order: Literal["created", "updated"] = "created"
+    descending: bool = False
+    terms: Terms = Terms()
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """One request.
+
+    Attributes:
+        sources: the workspace's, by rank.
+        started: on the monotonic clock.
+        deadline: seconds from then that every answer must keep, unless a list asks for another.
+        gave_up: sources that did not answer in time in this request; they are not asked twice.
+    """
+
+    workspace: str
+    scopes: frozenset[str]
+    sources: Sequence[Source]
+    index: IdentityIndex
+    signer: Signer
+    clock: Clock
+    started: float
+    deadline: float = 5.0
+    region: str = "US"
+    request: Any = None
+    gave_up: dict[str, SourceError] = field(default_factory=dict)
+    loaders: dict[Any, Any] = field(default_factory=dict)
+
+    def chosen(self, terms: Terms) -> list[Source]:
+        """Return the sources that a list asks, by rank."""
+        return [
+            each
+            for each in self.sources
+            if (terms.sources is None or each.id in terms.sources) and (terms.systems is None or each.system in terms.systems)
+        ]
+
+    def source(self, id: str) -> Source | None:
+        return next((each for each in self.sources if each.id == id), None)
+
+    def require(self, scope: str) -> None:
+        """Raise CallerForbiddenError unless the caller has the scope."""
+        if scope not in self.scopes:
+            raise CallerForbiddenError(f"this needs the scope {scope!r}")

@@ -1,0 +1,166 @@
+"""Root lists: one page over all sources, merge-sorted."""
+
+from collections.abc import Hashable, Sequence
+from datetime import datetime
+
+from adapters.base import Position, Scan
+from model.errors import SourceError
+from model.records import Kind, Person, Record
+from resolvers import people
+from resolvers.connections import Connection, check_first
+from resolvers.context import Context, Fields, Slice
+from resolvers.cursors import Mark
+from resolvers.fanout import Fanout
+from resolvers.merge import Chunk, Merge, Stream, Taken
+from resolvers.people import Customer
+from sources.source import Source
+
+PAGE = 100  # rows asked of a source at a time, or its own page limit where that is lower
+
+
+async def records(kind: Kind, arguments: Slice, context: Context, fields: Fields) -> Connection[Record]:
+    """Return a page of one kind's records over all sources that have it."""
+    check_first(arguments.first)
+    query = (kind, arguments.order, arguments.descending, arguments.terms.sources, arguments.terms.systems)
+    fanout = Fanout(context, arguments.terms)
+    merge = _merge(fanout, (kind,), arguments, query, {kind: people.selected(kind, fields)})
+    nodes: list[Record] = []
+    marks: list[Mark] = []
+    while len(nodes) < arguments.first and (taken := await merge.take(1)):
+        if (record := taken[0].row) is not None:
+            nodes.append(record)
+            marks.append(merge.mark())
+    return _page(fanout, merge, nodes, marks, query)
+
+
+async def customers(arguments: Slice, context: Context, fields: Fields) -> Connection[Customer]:
+    """Return a page of customers, each at the first of their rows, and once.
+
+    A customer was given out when any record of theirs has been passed, for whoever passed it either showed the customer
+    or skipped them for having been shown: so the mark of the list and the identity index together tell what was
+    emitted, and no list of ids travels in the cursor.
+    """
+    check_first(arguments.first)
+    query = ("customers", arguments.order, arguments.descending, arguments.terms.sources, arguments.terms.systems)
+    fanout = Fanout(context, arguments.terms)
+    names = {kind: people.wanted(kind, fields) for kind in people.PERSON_KINDS}
+    merge = _merge(fanout, people.PERSON_KINDS, arguments, query, names)
+    nodes: list[Customer] = []
+    marks: list[Mark] = []
+    while len(nodes) < arguments.first:
+        before = {name: stream.last for name, stream in merge.streams.items()}
+        taken: list[tuple[Taken[Record], Mark]] = []
+        for _ in range(arguments.first - len(nodes)):
+            if not (one := await merge.take(1)):
+                break
+            taken.append((one[0], merge.mark()))
+        if not taken:
+            break
+        found = [each.row for each, _ in taken if isinstance(each.row, Person)]
+        gathered = await people.gather(fanout, found, fields)
+        passed = _Passed(before, arguments)
+        shown: set[str] = set()
+        for each, mark in taken:
+            if isinstance(each.row, Person):
+                customer = gathered.customers[gathered.by_ref[each.row.ref]]
+                if customer.id not in shown and not passed.any_of(customer):
+                    nodes.append(customer)
+                    marks.append(mark)
+                shown.add(customer.id)
+            passed.step(each)
+    return _page(fanout, merge, nodes, marks, query)
+
+
+class _Passed:
+    """Which records the list has gone past."""
+
+    def __init__(self, before: dict[str, Position | None], arguments: Slice) -> None:
+        self._last = dict(before)
+        self._arguments = arguments
+
+    def step(self, taken: Taken[Record]) -> None:
+        self._last[taken.stream.name] = taken.place
+
+    def any_of(self, customer: Customer) -> bool:
+        return any(self._has(name, place) for name, place in self._places(customer))
+
+    def _has(self, name: str, place: Position) -> bool:
+        last = self._last.get(name)
+        return last is not None and (place >= last if self._arguments.descending else place <= last)
+
+    def _places(self, customer: Customer) -> list[tuple[str, Position]]:
+        if self._arguments.order == "updated":
+            at = {person.ref: person.updated_at for person in customer.people}
+        else:
+            at = {member.ref: member.created_at for member in customer.members.refs}
+            at |= {person.ref: person.created_at for person in customer.people}
+        return [
+            (_stream_name(ref.source, ref.kind), Position.of(when, ref.native_id)) for ref, when in at.items() if when is not None
+        ]
+
+
+def _page(
+    fanout: Fanout, merge: Merge[Record], nodes: Sequence[object], marks: Sequence[Mark], query: Hashable
+) -> Connection:  # type: ignore[type-arg]
+    fanout.check_all()
+    context = fanout.context
+    for stream in merge.streams.values():
+        source = context.source(stream.name.partition(":")[0])
+        if source is not None and stream.late:
+            fanout.late(source, stream.late)
+    for id, status in fanout.statuses.items():
+        status.exhausted = all(stream.done for stream in merge.streams.values() if stream.name.partition(":")[0] == id)
+    end = context.signer.seal(merge.mark(), workspace=context.workspace, query=query)
+    return Connection(
+        nodes=nodes,
+        cursor=lambda at: context.signer.seal(marks[at], workspace=context.workspace, query=query),
+        end=end,
+        more=merge.more,
+        statuses=list(fanout.statuses.values()),
+    )
+
+
+def _merge(
+    fanout: Fanout, kinds: Sequence[Kind], arguments: Slice, query: Hashable, names: dict[Kind, list[str]]
+) -> Merge[Record]:
+    context = fanout.context
+    mark = None
+    if arguments.after is not None:
+        mark = context.signer.open(arguments.after, Mark, workspace=context.workspace, query=query)
+    streams = [
+        _stream(fanout, source, kind, source.rank * len(kinds) + nth, arguments, names[kind])
+        for source in fanout.sources
+        for nth, kind in enumerate(kinds)
+        if source.has(kind)
+    ]
+    return Merge(
+        streams, mark=mark, as_of=_whole_seconds(context.clock.now()), descending=arguments.descending,
+        bounded=arguments.order == "created",
+    )  # fmt: skip
+
+
+def _stream(
+    fanout: Fanout, source: Source, kind: Kind, rank: int, arguments: Slice, names: list[str]
+) -> Stream[Record]:
+    size = min(source.adapter.kinds[kind].page, PAGE)
+
+    async def fetch(after: Position | None) -> Chunk[Record] | SourceError:
+        scan = Scan(order=arguments.order, descending=arguments.descending, after=after, size=size)
+        answers, errors = await fanout.ask({0: (source, lambda reading: source.scan(kind, scan, fields=names, reading=reading))})
+        return Chunk(answers[0].rows, answers[0].end) if answers else errors[0]
+
+    stream: Stream[Record] = Stream(_stream_name(source.id, kind), rank, fetch)
+    if not source.orders(kind, arguments.order):
+        stream.end = True
+        status = fanout.statuses[source.id]
+        status.worsen("UNSUPPORTED")
+        status.code, status.message = "UNSUPPORTED", f"cannot list {kind} by {arguments.order} time"
+    return stream
+
+
+def _stream_name(source: str, kind: Kind) -> str:
+    return f"{source}:{kind}"
+
+
+def _whole_seconds(moment: datetime) -> datetime:
+    return moment.replace(microsecond=0)
