@@ -1,7 +1,8 @@
 """One customer or one record, by id or by what is known of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
+from adapters.base import FindKey
 from model.errors import ConflictError, InvalidRequestError
 from model.keys import normal_email, normal_phone
 from model.records import RECORDS, Kind, Person, Record, Ref
@@ -15,10 +16,7 @@ CUSTOMER = "customer"
 
 async def customer_by_id(id: str, terms: Terms, context: Context, fields: Fields) -> Customer | None:
     """Return the customer with that id, or the one it was merged into; None when all sources answered and nobody is there."""
-    [found] = await customers_by_id([id], terms, context, fields)
-    if isinstance(found, Exception):
-        raise found
-    return found
+    return _one(await customers_by_id([id], terms, context, fields))
 
 
 async def customers_by_id(
@@ -52,18 +50,19 @@ async def customer_by_email(email: str, terms: Terms, context: Context, fields: 
         ConflictError: several customers share it.
         IncompleteError: nobody was found, and a source failed.
     """
-    normal = normal_email(email)
-    if normal is None:
-        raise InvalidRequestError("`email` is not an e-mail address")
-    return await _by_key("email", normal, terms, context, fields)
+    return _one(await customers_by_email([email], terms, context, fields))
+
+
+async def customers_by_email(
+    emails: Sequence[str], terms: Terms, context: Context, fields: Fields
+) -> list[Customer | Exception | None]:
+    """Return the customer of each address, in order; the errors of `customer_by_email` as values."""
+    return await _by_keys("email", [normal_email(email) for email in emails], terms, context, fields)
 
 
 async def customer_by_phone(phone: str, terms: Terms, context: Context, fields: Fields) -> Customer | None:
     """Return the one customer with that phone number. Raises as `customer_by_email` does."""
-    normal = normal_phone(phone, context.region)
-    if normal is None:
-        raise InvalidRequestError("`phone` is not a phone number; write it as +14155550123")
-    return await _by_key("phone", normal, terms, context, fields)
+    return _one(await _by_keys("phone", [normal_phone(phone, context.region)], terms, context, fields))
 
 
 async def customer_by_ref(ref: Ref, terms: Terms, context: Context, fields: Fields) -> Customer | None:
@@ -72,7 +71,9 @@ async def customer_by_ref(ref: Ref, terms: Terms, context: Context, fields: Fiel
         raise InvalidRequestError("`ref` must name a contact or a lead")
     fanout = Fanout(context, terms)
     found = await people.by_refs(fanout, [ref], fields)
-    return await _only(fanout, found, fields)
+    gathered = await people.gather(fanout, found, fields)
+    fanout.check_all()
+    return _one([_chosen({gathered.by_ref[person.ref] for person in found}, gathered, fanout, "record")])
 
 
 async def records(ids: Sequence[str], context: Context, fields: Fields) -> list[Record | Customer | Exception | None]:
@@ -108,28 +109,50 @@ def _kind(name: str) -> Kind:
     return next(kind for kind in RECORDS if kind == name)
 
 
-async def _by_key(key: people.FindKey, value: str, terms: Terms, context: Context, fields: Fields) -> Customer | None:
+_HOW: Mapping[FindKey, str] = {
+    "email": "`email` is not an e-mail address",
+    "phone": "`phone` is not a phone number; write it as +14155550123",
+}
+
+
+async def _by_keys(
+    key: FindKey, values: Sequence[str | None], terms: Terms, context: Context, fields: Fields
+) -> list[Customer | Exception | None]:
     fanout = Fanout(context, terms)
-    found = await people.by_keys(fanout, key, value, fields)
-    known = await context.index.carrying(context.workspace, **{"emails": [value] if key == "email" else [], "phones": [value] if key == "phone" else []})
+    asked = list(dict.fromkeys(value for value in values if value is not None))
+    found = await people.by_keys(fanout, key, asked, fields)
+    emails, phones = (asked, []) if key == "email" else ([], asked)
+    known = await context.index.carrying(context.workspace, emails, phones)
     unseen = known - {person.ref for person in found}
     if unseen:  # a search index may lag behind what we have read before
         found = [*found, *await people.by_refs(fanout, unseen, fields)]
-    return await _only(fanout, found, fields, key=key, value=value)
-
-
-async def _only(
-    fanout: Fanout, found: Sequence[Person], fields: Fields, *, key: people.FindKey | None = None, value: str = ""
-) -> Customer | None:
     gathered = await people.gather(fanout, found, fields)
     fanout.check_all()
-    mine = {gathered.by_ref[person.ref] for person in found if key is None or value in _values(person, key)}
-    if len(mine) > 1:
-        raise ConflictError(f"{len(mine)} customers share this {key or 'record'}; ask for one by `id` or `ref`")
-    if not mine and (failed := fanout.failures()):
-        raise incomplete(failed, "nobody was found, but not every source answered")
-    return gathered.customers[mine.pop()] if mine else None
+    owners: dict[str, set[str]] = {}
+    for person in found:
+        for value in _values(person, key):
+            owners.setdefault(value, set()).add(gathered.by_ref[person.ref])
+    return [
+        _chosen(owners.get(value, set()), gathered, fanout, key) if value is not None else InvalidRequestError(_HOW[key])
+        for value in values
+    ]
 
 
-def _values(person: Person, key: people.FindKey) -> tuple[str | None, ...]:
-    return (person.email, *person.emails) if key == "email" else (person.phone, *person.phones)
+def _chosen(ids: Set[str], gathered: people.Gathered, fanout: Fanout, key: str) -> Customer | Exception | None:
+    if len(ids) > 1:
+        return ConflictError(f"{len(ids)} customers share this {key}; ask for one by `id` or `ref`")
+    if not ids and (failed := fanout.failures()):
+        return incomplete(failed, "nobody was found, but not every source answered")
+    return gathered.customers[next(iter(ids))] if ids else None
+
+
+def _one(found: Sequence[Customer | Exception | None]) -> Customer | None:
+    [customer] = found
+    if isinstance(customer, Exception):
+        raise customer
+    return customer
+
+
+def _values(person: Person, key: FindKey) -> tuple[str, ...]:
+    primary, every = (person.email, person.emails) if key == "email" else (person.phone, person.phones)
+    return (primary, *every) if primary else every

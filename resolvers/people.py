@@ -5,7 +5,7 @@ surname, at most two steps away; what is found is recorded in the identity index
 keeps the ids. A source that cannot be asked leaves its part out, and is told in the statuses.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -87,9 +87,9 @@ async def gather(fanout: Fanout, people: Sequence[Person], fields: Fields) -> Ga
     )
 
 
-async def by_keys(fanout: Fanout, key: FindKey, value: str, fields: Fields) -> list[Person]:
-    """Return the records that carry exactly this normalised e-mail address or phone number."""
-    return await _find(fanout, {key: [value]}, fields)
+async def by_keys(fanout: Fanout, key: FindKey, values: Sequence[str], fields: Fields) -> list[Person]:
+    """Return the records that carry exactly one of these normalised e-mail addresses or phone numbers."""
+    return await _find(fanout, {key: values}, fields)
 
 
 async def by_refs(fanout: Fanout, refs: Iterable[Ref], fields: Fields) -> list[Person]:
@@ -129,7 +129,7 @@ async def _expand(fanout: Fanout, known: dict[Ref, Person], fields: Fields) -> N
             known.setdefault(person.ref, person)
 
 
-async def _find(fanout: Fanout, keys: dict[FindKey, list[str]], fields: Fields) -> list[Person]:
+async def _find(fanout: Fanout, keys: Mapping[FindKey, Sequence[str]], fields: Fields) -> list[Person]:
     calls = {}
     for source in fanout.sources:
         for kind in PERSON_KINDS:

@@ -3,7 +3,7 @@
 Each asks every source once per relation: native ids of all parents go down, records come up, split by parent.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -107,6 +107,24 @@ async def looked_up(
     return answers
 
 
+async def accounts_of_customers(
+    parents: Sequence[Customer], arguments: Slice, context: Context, fields: Fields
+) -> list[Connection[Record]]:
+    """Return the accounts that each customer's contacts belong to."""
+    _check(arguments, len(parents))
+    fanout = Fanout(context, arguments.terms)
+    named = {
+        parent.id: [Ref(person.source, "account", person.account_id) for person in parent.people if isinstance(person, Contact) and person.account_id]
+        for parent in parents
+    }
+    found = await people.read(fanout, dict.fromkeys(ref for refs in named.values() for ref in refs), fields)
+    pages = []
+    for parent in parents:
+        accounts = {record.ref: record for ref in named[parent.id] if (record := found.get(ref)) is not None}
+        pages.append(_paged(fanout, ("account", "customer", parent.id), accounts.values(), arguments))
+    return pages
+
+
 async def contacts_of_deals(parents: Sequence[Deal], context: Context, fields: Fields) -> list[list[Record] | None]:
     """Return each deal's contacts, the primary one first; None where its source failed."""
     fanout = Fanout(context, Terms())
@@ -151,8 +169,8 @@ def _check(arguments: Slice, parents: int) -> None:
         raise InvalidRequestError("a nested `after` is good for one parent: ask for that one by its id")
 
 
-def _paged(fanout: Fanout, query: tuple[str, ...], records: object, arguments: Slice) -> Connection[Record]:
-    rows = [(_sort_key(record, fanout.context, _order_time(record, arguments)), record) for record in records]  # type: ignore[attr-defined]
+def _paged(fanout: Fanout, query: tuple[str, ...], records: Iterable[Record], arguments: Slice) -> Connection[Record]:
+    rows = [(_sort_key(record, fanout.context, _order_time(record, arguments)), record) for record in records]
     return cut(fanout.context, (*query, arguments.order, arguments.descending), rows, arguments, fanout)
 
 

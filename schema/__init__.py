@@ -1,0 +1,1 @@
+"""The graph: Strawberry types whose fields point at resolvers."""

@@ -1,0 +1,45 @@
+"""The schema object, and its SDL."""
+
+from typing import Any
+
+from strawberry.federation import Schema
+from strawberry.federation.schema import FederationAny
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import Info
+
+from schema.entities import entities
+from schema.query import Query
+from schema.scalars import SCALARS
+from schema.types import Account, Contact, Customer, Deal, Lead, Order, Ticket
+
+FEDERATION = "2.7"
+
+
+class Graph(Schema):
+    """The Federation v2 subgraph.
+
+    Attributes:
+        email_key: `_entities` finds customers by `primaryEmail`; a deployment may switch it off.
+    """
+
+    email_key = True
+
+    def entities_resolver(self, info: Info[Any, Any], representations: list[FederationAny]) -> list[FederationAny]:
+        return entities(info, representations, email_key=self.email_key)
+
+
+def build(*, email_key: bool = True) -> Graph:
+    """Return the graph."""
+    graph = Graph(
+        query=Query,
+        types=[Account, Contact, Customer, Deal, Lead, Order, Ticket],
+        federation_version=FEDERATION,
+        config=StrawberryConfig(scalar_map=SCALARS),
+    )
+    graph.email_key = email_key
+    return graph
+
+
+def sdl() -> str:
+    """Return the schema in the schema definition language, as it is committed in schema/schema.graphql."""
+    return build().as_str() + "\n"
