@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from cache.entries import Entry
@@ -13,7 +15,19 @@ log = logging.getLogger(__name__)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
+TIMEOUT = 0.5  # seconds
 _FORMAT = "1"  # part of every key: a new encoding starts empty instead of misreading
+
+
+def connect(url: str) -> "Redis":
+    """Return a client that fails fast: whoever uses Redis here goes on without it, so waiting for it helps nobody.
+
+    Raises:
+        ValueError: the URL is none that Redis clients know.
+    """
+    return Redis.from_url(
+        url, socket_connect_timeout=TIMEOUT, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0), health_check_interval=30
+    )
 
 
 class RedisCache:

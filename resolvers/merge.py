@@ -28,7 +28,7 @@ class Chunk(Generic[R]):
     end: bool
 
 
-Fetch = Callable[[Position | None], Awaitable["Chunk[R] | SourceError"]]
+Fetch = Callable[[Position | None], Awaitable[Chunk[R] | SourceError]]
 
 
 @dataclass(slots=True)
