@@ -1,0 +1,1 @@
+"""Durable truth: one SQLite file or PostgreSQL, by one URL."""

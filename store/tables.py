@@ -1,0 +1,87 @@
+"""The tables. Every row belongs to a workspace; a change here needs a migration beside it."""
+
+from sqlalchemy import JSON, Column, DateTime, Index, Integer, LargeBinary, MetaData, String, Table
+
+metadata = MetaData()
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("workspace", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("system", String(64), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("base_url", String(2000), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("reason", String(500)),
+    Column("rank", Integer, nullable=False),
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("workspace", String(64), primary_key=True),
+    Column("source", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+callers = Table(
+    "callers",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("workspace", String(64), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True)),
+)
+
+identity_records = Table(
+    "identity_records",
+    metadata,
+    Column("workspace", String(64), primary_key=True),
+    Column("source", String(64), primary_key=True),
+    Column("kind", String(32), primary_key=True),
+    Column("native_id", String(255), primary_key=True),
+    Column("customer", String(64), nullable=False),
+    Column("surname", String(255)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Index("identity_records_by_customer", "workspace", "customer"),
+)
+
+identity_keys = Table(
+    "identity_keys",
+    metadata,
+    Column("workspace", String(64), primary_key=True),
+    Column("source", String(64), primary_key=True),
+    Column("kind", String(32), primary_key=True),
+    Column("native_id", String(255), primary_key=True),
+    Column("type", String(16), primary_key=True),
+    Column("value", String(320), primary_key=True),
+    Index("identity_keys_by_value", "workspace", "type", "value"),
+)
+
+customers = Table(
+    "customers",
+    metadata,
+    Column("workspace", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("survivor", String(64), nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("native_id", String(255), nullable=False),
+    Index("customers_by_survivor", "workspace", "survivor"),
+    Index("customers_by_anchor", "workspace", "source", "kind", "native_id"),
+)
