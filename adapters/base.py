@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeVar
 
 from adapters.wire import Api, Request, Response
+from credentials.schemes import Auth, Basic, OAuth, Token
 from model.errors import SourceError, UnsupportedError
 from model.records import Kind, ObjectType, Row
 
@@ -52,44 +53,6 @@ class Learned:
     remaining: float | None = None
     reset_after: float | None = None
     per_second: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OAuth:
-    """OAuth 2 at this system.
-
-    Attributes:
-        token_path: below the source's base address.
-        lifetime: seconds to assume where the token answer names no `expires_in`.
-        body: how the token request is encoded.
-        learns_host: the answer's field with the address to call from now on, such as "instance_url".
-    """
-
-    token_path: str
-    lifetime: float = 3600.0
-    body: Literal["form", "json"] = "form"
-    learns_host: str | None = None
-    header: str = "Authorization"
-    prefix: str = "Bearer "
-    dead_grant: frozenset[str] = frozenset({"invalid_grant"})  # `error` (or `status`) values that end a grant
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """A fixed secret in a header, such as a private-app token."""
-
-    header: str = "Authorization"
-    prefix: str = "Bearer "
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Basic:
-    """User name and password; `user_suffix` is what some vendors append, such as "/token"."""
-
-    user_suffix: str = ""
-
-
-Auth = OAuth | Token | Basic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,402 @@
+"""HubSpot CRM.
+
+Facts from HubSpot's developer pages: CRM objects, search, associations v4, usage guidelines, date-based versions; the
+shapes from the official Python client (hubspot-api-client 12.0.0).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, ClassVar
+
+import phonenumbers
+
+from adapters.base import (
+    Adapter,
+    Api,
+    Auth,
+    Checked,
+    FindKey,
+    KindFacts,
+    Learned,
+    OAuth,
+    Page,
+    Related,
+    Request,
+    Response,
+    Scan,
+    Token,
+    Window,
+    batches,
+)
+from model.errors import (
+    ExhaustedError,
+    ProtocolError,
+    RejectedError,
+    SourceError,
+    SourceForbiddenError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+)
+from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage
+
+_READ, _LINKS, _SEARCH_PAGE, _SEARCH_CAP = 100, 1000, 200, 10_000
+_PATHS: Mapping[str, Mapping[str, str]] = {
+    "v3": {
+        "objects": "/crm/v3/objects", "owners": "/crm/v3/owners", "properties": "/crm/v3/properties", "pipelines": "/crm/v3/pipelines",
+        "associations": "/crm/v4/associations", "token": "/oauth/v1/token",
+    },
+    "2026-09": {
+        "objects": "/crm/objects/2026-09", "owners": "/crm/owners/2026-09", "properties": "/crm/properties/2026-09",
+        "pipelines": "/crm/pipelines/2026-09", "associations": "/crm/associations/2026-09", "token": "/oauth/2026-09/token",
+    },
+}  # fmt: skip
+_TYPES: Mapping[str, FieldType] = {
+    "string": "TEXT", "phone_number": "TEXT", "number": "NUMBER", "date": "DATE", "datetime": "DATETIME", "enumeration": "PICKLIST",
+    "bool": "BOOLEAN", "json": "JSON", "object_coordinates": "TEXT",
+}  # fmt: skip
+_MODIFIED = {"contact": "lastmodifieddate"}  # everything else says hs_lastmodifieddate
+_TIMES: Mapping[str, Any] = {
+    "native_id": "id",
+    "created_at": {"path": "createdAt", "convert": "datetime"},
+    "updated_at": {"path": "updatedAt", "convert": "datetime"},
+}
+
+
+def _property(name: str, convert: str = "text") -> Mapping[str, Any]:
+    return {"path": f"properties.{name}", "convert": convert}
+
+
+class HubSpot(Adapter):
+    name = "hubspot"
+    label = "HubSpot"
+    api_version = "v3"
+    evidence = "E3"
+    auth: ClassVar[Mapping[str, Auth]] = {
+        "oauth": OAuth(token_path="/oauth/v1/token", lifetime=1800, dead_grant=frozenset({"BAD_REFRESH_TOKEN", "invalid_grant"})),
+        "token": Token(),
+    }
+    windows = (
+        Window(name="burst", limit=190, period=10),
+        Window(name="daily", limit=650_000, period=86_400, kind="fixed"),
+        Window(name="search", limit=5, period=1, every_call=False),
+    )
+    kinds: ClassVar[Mapping[Kind, KindFacts]] = {
+        "contact": KindFacts(
+            object="contacts", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, find=frozenset({"email", "phone"}),
+            find_batch=100, orders=frozenset({"created", "updated"}),
+            mapping={
+                **_TIMES,
+                "email": _property("email", "email"),
+                "emails": {"paths": ["properties.email", "properties.hs_additional_emails"], "convert": ["split:;", "emails"]},
+                "phone": _property("phone", "phone"),
+                "phones": {"paths": ["properties.phone", "properties.mobilephone"], "convert": "phones"},
+                "given_name": _property("firstname"), "family_name": _property("lastname"), "title": _property("jobtitle"),
+                "locale": _property("hs_language"), "account_id": _property("associatedcompanyid"), "owner_id": _property("hubspot_owner_id"),
+            },
+        ),
+        "account": KindFacts(
+            object="companies", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, orders=frozenset({"created", "updated"}),
+            mapping={
+                **_TIMES,
+                "name": _property("name"), "domain": _property("domain", "domain"), "industry": _property("industry"),
+                "parent_id": _property("hs_parent_company_id"), "owner_id": _property("hubspot_owner_id"),
+            },
+        ),
+        "deal": KindFacts(
+            object="deals", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, orders=frozenset({"created", "updated"}),
+            mapping={
+                **_TIMES,
+                "name": _property("dealname"),
+                "amount": {"money": {"amount": "properties.amount", "currency": "properties.deal_currency_code"}},
+                "stage": _property("dealstage", "stage"),
+                "probability": _property("hs_deal_stage_probability", "number"),
+                "close_date": _property("closedate", "date"), "owner_id": _property("hubspot_owner_id"),
+            },
+        ),
+        "ticket": KindFacts(
+            object="tickets", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, orders=frozenset({"created", "updated"}),
+            mapping={
+                **_TIMES,
+                "subject": _property("subject"),
+                "raw_status": _property("hs_pipeline_stage"),
+                # The four stages of HubSpot's default support pipeline; a team's own ones are UNKNOWN until mapped.
+                "status": {
+                    "path": "properties.hs_pipeline_stage", "values": {"1": "NEW", "2": "PENDING", "3": "OPEN", "4": "CLOSED"}, "default": "UNKNOWN",
+                },
+                "priority": {
+                    "path": "properties.hs_ticket_priority", "values": {"LOW": "LOW", "MEDIUM": "NORMAL", "HIGH": "HIGH", "URGENT": "URGENT"},
+                },
+            },
+        ),
+        "owner": KindFacts(
+            object="owners", read_batch=1,
+            mapping={**_TIMES, "name": {"paths": ["firstName", "lastName"], "convert": "join"}, "email": {"path": "email", "convert": "email"}},
+        ),
+    }  # fmt: skip
+    relations = frozenset({
+        ("contact", "deal"), ("contact", "ticket"), ("account", "contact"), ("account", "deal"), ("deal", "contact"), ("deal", "account"),
+        ("ticket", "contact"),
+    })  # fmt: skip
+
+    def _path(self, family: str) -> str:
+        return _PATHS[self.config.api_version or self.api_version][family]
+
+    async def check(self, api: Api) -> Checked:
+        found = (await api.send(Request(operation="check", path="/account-info/v3/details"))).json()
+        return Checked(account=str(found["portalId"]))
+
+    async def describe(self, api: Api, kind: Kind) -> ObjectType:
+        if kind == "owner":
+            return ObjectType(name="owners", fields={})
+        facts = self.kinds[kind]
+        answer = await api.send(Request(operation=f"{kind}.describe", path=f"{self._path('properties')}/{facts.object}"))
+        stages = await self._stages(api) if kind == "deal" else {}
+        fields = {each["name"]: _field(each) for each in answer.json()["results"]}
+        return ObjectType(name=facts.object, fields=fields, stages=stages)
+
+    async def _stages(self, api: Api) -> dict[str, Stage]:
+        answer = await api.send(Request(operation="deal.stages", path=f"{self._path('pipelines')}/deals"))
+        return {
+            stage["id"]: _stage(stage, pipeline["label"]) for pipeline in answer.json()["results"] for stage in pipeline["stages"]
+        }
+
+    async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        """ceil(ids / 100) batch reads; owners have no batch: one call each."""
+        if kind == "owner":
+            return list(await asyncio.gather(*(self._owner(api, id) for id in ids)))
+        parts = await asyncio.gather(*(self._batch(api, kind, some, fields) for some in batches(ids, _READ)))
+        found = {row["id"]: row for row in chain.from_iterable(parts)}
+        return [found.get(id) for id in ids]
+
+    async def _batch(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row]:
+        body = {"inputs": [{"id": id} for id in ids], "properties": _names(fields)}
+        path = f"{self._path('objects')}/{self.kinds[kind].object}/batch/read"
+        answer = await api.send(Request(operation=f"{kind}.read", method="POST", path=path, json=body))
+        rows: list[Row] = answer.json()["results"]
+        return rows
+
+    async def _owner(self, api: Api, id: str) -> Row | None:
+        try:
+            row: Row = (await api.send(Request(operation="owner.read", path=f"{self._path('owners')}/{id}"))).json()
+        except RejectedError as error:
+            if error.status == 404:
+                return None
+            raise
+        return row
+
+    async def related(
+        self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
+    ) -> list[Related]:
+        """ceil(parents / 1,000) association calls + ceil(children / 100) batch reads.
+
+        Associations come unordered and whole (500 a parent), so the first ones by creation are known only after the read.
+        """
+        links = await self._links(api, kind, of, ids)
+        children = list(dict.fromkeys(child for id in ids for child in links.get(id, ())))
+        rows = dict(zip(children, await self.read(api, kind, children, fields), strict=True)) if children else {}
+        return [Related(rows=[row for child in links.get(id, ()) if (row := rows[child]) is not None]) for id in ids]
+
+    async def _links(self, api: Api, kind: Kind, of: Kind, ids: Sequence[str]) -> dict[str, list[str]]:
+        path = f"{self._path('associations')}/{self.kinds[of].object}/{self.kinds[kind].object}/batch/read"
+        asked = [
+            api.send(
+                Request(operation=f"{of}.{kind}.links", method="POST", path=path, json={"inputs": [{"id": id} for id in some]})
+            )
+            for some in batches(ids, _LINKS)
+        ]
+        found: dict[str, list[str]] = {}
+        for answer in await asyncio.gather(*asked):
+            for each in answer.json()["results"]:
+                # The labelled "Primary" association first; the rest as HubSpot has them.
+                ordered = sorted(each["to"], key=lambda to: all(type["label"] != "Primary" for type in to["associationTypes"]))
+                found[str(each["from"]["id"])] = [str(to["toObjectId"]) for to in ordered]
+        return found
+
+    async def find(
+        self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]
+    ) -> list[list[Row]]:
+        """ceil(values / 100) searches.
+
+        Secondary addresses are found through `hs_additional_emails` (HubSpot staff in hubspot-api-nodejs issue 24), phones
+        through the calculated property that holds area code and local number only (HubSpot's search guide).
+        """
+        if key == "email":
+            spelled = {value: value for value in values}
+            names = ["email", "hs_additional_emails"]
+        else:
+            spelled = {value: str(phonenumbers.parse(value, None).national_number) for value in values}
+            names = ["hs_searchable_calculated_phone_number"]
+        asked = [
+            self._search(api, kind, _groups(names, [spelled[value] for value in some]), None, fields) for some in batches(values, 100)
+        ]
+        found: dict[str, Row] = {row["id"]: row for rows in await asyncio.gather(*asked) for row in rows}
+        # The source keeps for each value only the rows that carry it, so every value may look at all.
+        return [list(found.values()) for _ in values]
+
+    async def _search(
+        self, api: Api, kind: Kind, groups: Sequence[Any], sort: tuple[str, str] | None, fields: Sequence[str]
+    ) -> list[Row]:
+        """Return all results of a search, page by page."""
+        found: list[Row] = []
+        after: str | None = "0"
+        while after is not None:
+            rows, after = await self._search_page(api, kind, groups, sort, fields, _SEARCH_PAGE, after)
+            found += rows
+        return found
+
+    async def _search_page(
+        self, api: Api, kind: Kind, groups: Sequence[Any], sort: tuple[str, str] | None, fields: Sequence[str], size: int, after: str
+    ) -> tuple[list[Row], str | None]:
+        body: dict[str, Any] = {"filterGroups": groups, "properties": _names(fields), "limit": size, "after": after}
+        if sort is not None:
+            body["sorts"] = [{"propertyName": sort[0], "direction": sort[1]}]
+        path = f"{self._path('objects')}/{self.kinds[kind].object}/search"
+        answer = await api.send(Request(operation=f"{kind}.search", method="POST", path=path, json=body, cost={"search": 1}))
+        found = answer.json()
+        return found["results"], found.get("paging", {}).get("next", {}).get("after")
+
+    async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
+        """One search a page, more where a group of equal times crosses its end.
+
+        Search sorts by one property and states nothing about ties, so the group at the page's end is read to its end and
+        sorted by id here. Each page is a window of its own by key-set: the cap of 10,000 results is never met.
+        """
+        name = "createdate" if scan.order == "created" else _MODIFIED.get(kind, "hs_lastmodifieddate")
+        groups = _after(name, scan) if scan.after is not None else []
+        if scan.updated_since is not None or scan.updated_before is not None:
+            groups = _within(groups, _MODIFIED.get(kind, "hs_lastmodifieddate"), scan)
+        direction = "DESCENDING" if scan.descending else "ASCENDING"
+        size = min(scan.size, _SEARCH_PAGE)
+        rows: list[Row] = []
+        after: str | None = "0"
+        complete = 0
+        while after is not None and not complete and int(after) < _SEARCH_CAP:
+            more, after = await self._search_page(api, kind, groups, (name, direction), scan.fields, size, after)
+            rows += more
+            complete = _whole(rows, scan) if after is not None else 0
+        kept = rows[:complete] if complete else rows
+        return Page(rows=sorted(kept, key=lambda row: _place(row, scan), reverse=scan.descending), end=after is None)
+
+    def classify(self, response: Response) -> SourceError | None:
+        if response.status < 300:
+            return None
+        body = response.json_or_none()
+        said = body if isinstance(body, dict) else {}
+        category, message = str(said.get("category") or said.get("status") or ""), _message(said)
+        facts: dict[str, Any] = {"status": response.status, "upstream_code": category or None}
+        if response.status == 429:
+            if said.get("policyName") == "DAILY":
+                # The day ends at midnight of the account's time zone, which the answer does not tell: look again in an hour.
+                return ExhaustedError("the daily quota is used up", status=429, upstream_code="DAILY", retry_after=3600.0)
+            pause = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}.get(str(said.get("policyName")), 1.0)
+            return ThrottledError("too many calls", status=429, upstream_code=said.get("policyName"), retry_after=pause)
+        if response.status == 401:
+            return TokenExpiredError("the access token is not accepted", **facts)
+        if response.status == 403:
+            return SourceForbiddenError(message or "not allowed", **facts)
+        if response.status in {423, 477}:
+            return UnavailableError("locked for the moment", retry_after=_seconds(response, 2.0), **facts)
+        if response.status >= 500:
+            return UnavailableError("not available", retry_after=_seconds(response, None), **facts)
+        if response.status == 404 and not response.body:
+            return RejectedError("not found", **facts)
+        if not isinstance(body, dict):
+            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+        return RejectedError(message or f"refused with {response.status}", **facts)
+
+    def learn(self, response: Response) -> Sequence[Learned]:
+        headers = response.headers
+        learned = []
+        if "x-hubspot-ratelimit-remaining" in headers:
+            period = float(headers.get("x-hubspot-ratelimit-interval-milliseconds", "10000")) / 1000
+            limit = float(headers.get("x-hubspot-ratelimit-max", "190"))
+            learned.append(
+                Learned(window="burst", limit=limit, remaining=float(headers["x-hubspot-ratelimit-remaining"]), per_second=limit / period)
+            )
+        if "x-hubspot-ratelimit-daily-remaining" in headers:
+            learned.append(
+                Learned(
+                    window="daily", limit=float(headers.get("x-hubspot-ratelimit-daily", "650000")),
+                    remaining=float(headers["x-hubspot-ratelimit-daily-remaining"]),
+                )
+            )  # fmt: skip
+        return learned
+
+    def web_url(self, kind: Kind, native_id: str) -> str | None:
+        portal, number = self.config.options.get("portal"), {"contact": 1, "account": 2, "deal": 3, "ticket": 5}.get(kind)
+        return f"https://app.hubspot.com/contacts/{portal}/record/0-{number}/{native_id}" if portal and number else None
+
+
+def _names(fields: Sequence[str]) -> list[str]:
+    return sorted(path.removeprefix("properties.") for path in fields if path.startswith("properties."))
+
+
+def _groups(names: Sequence[str], values: Sequence[str]) -> list[Any]:
+    """One OR-ed group per property. HubSpot wants the values of IN in lower case."""
+    return [{"filters": [{"propertyName": name, "operator": "IN", "values": list(values)}]} for name in names]
+
+
+def _after(name: str, scan: Scan) -> list[Any]:
+    assert scan.after is not None
+    at = str(round(scan.after.at.timestamp() * 1000))
+    beyond = "LT" if scan.descending else "GT"
+    return [
+        {"filters": [{"propertyName": name, "operator": beyond, "value": at}]},
+        {
+            "filters": [
+                {"propertyName": name, "operator": "EQ", "value": at},
+                {"propertyName": "hs_object_id", "operator": beyond, "value": scan.after.native_id},
+            ]
+        },
+    ]
+
+
+def _within(groups: list[Any], name: str, scan: Scan) -> list[Any]:
+    span = []
+    if scan.updated_since is not None:
+        span.append({"propertyName": name, "operator": "GTE", "value": str(round(scan.updated_since.timestamp() * 1000))})
+    if scan.updated_before is not None:
+        span.append({"propertyName": name, "operator": "LT", "value": str(round(scan.updated_before.timestamp() * 1000))})
+    return [{"filters": [*group["filters"], *span]} for group in groups or [{"filters": []}]]
+
+
+def _place(row: Row, scan: Scan) -> tuple[str, int, str]:
+    return (row["createdAt" if scan.order == "created" else "updatedAt"], len(row["id"]), row["id"])
+
+
+def _whole(rows: Sequence[Row], scan: Scan) -> int:
+    """Return how many leading rows end with a whole group of equal times; 0 when all rows are one group."""
+    last = _place(rows[-1], scan)[0]
+    return next((at + 1 for at in range(len(rows) - 1, -1, -1) if _place(rows[at], scan)[0] != last), 0)
+
+
+def _field(each: Row) -> FieldMeta:
+    return FieldMeta(
+        name=each["name"], path=f"properties.{each['name']}", type=_TYPES.get(each["type"], "TEXT"), label=each["label"],
+        custom=not each.get("hubspotDefined", False), writable=not (each.get("modificationMetadata") or {}).get("readOnlyValue", False),
+        options={option["value"]: option["label"] for option in each.get("options") or ()},
+    )  # fmt: skip
+
+
+def _stage(each: Row, pipeline: str) -> Stage:
+    probability = float(each["metadata"].get("probability") or 0)
+    closed = each["metadata"].get("isClosed") == "true"
+    category = ("WON" if probability == 1 else "LOST") if closed else "OPEN"
+    return Stage(
+        id=each["id"], name=each["label"], category=category, pipeline=pipeline, native=each["id"], probability=probability  # type: ignore[arg-type]
+    )
+
+
+def _message(said: Mapping[str, Any]) -> str:
+    """Say the kind of refusal only: HubSpot's messages quote the values that were sent."""
+    category = str(said.get("category") or said.get("status") or "")
+    return f"refused: {category}" if category else ""
+
+
+def _seconds(response: Response, default: float | None) -> float | None:
+    given = response.headers.get("retry-after", "")
+    return float(given) if given.replace(".", "", 1).isdigit() else default
+
+

@@ -1,0 +1,1 @@
+"""Secrets at rest, and the flows that turn them into authorised requests."""

@@ -1,0 +1,42 @@
+"""What an adapter declares about how its system authorises calls."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth:
+    """OAuth 2 at this system.
+
+    Attributes:
+        token_path: below the source's base address.
+        lifetime: seconds to assume where the token answer names no `expires_in`.
+        body: how the token request is encoded.
+        learns_host: the answer's field with the address to call from now on, such as "instance_url".
+    """
+
+    token_path: str
+    lifetime: float = 3600.0
+    body: Literal["form", "json"] = "form"
+    learns_host: str | None = None
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+    dead_grant: frozenset[str] = frozenset({"invalid_grant"})  # `error` (or `status`) values that end a grant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A fixed secret in a header, such as a private-app token."""
+
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basic:
+    """User name and password; `user_suffix` is what some vendors append, such as "/token"."""
+
+    user_suffix: str = ""
+
+
+Auth = OAuth | Token | Basic
