@@ -45,6 +45,11 @@ class Table(Generic[E]):
         self._indexes: dict[str, dict[Hashable, list[str]]] = {}
         self._orders: dict[str, list[OrderKey]] = {}
 
+    @property
+    def indexed(self) -> Iterable[str]:
+        """The names of the indexes."""
+        return self._fields.keys()
+
     def __len__(self) -> int:
         return len(self._entries.keys() | self._changed.keys())
 

@@ -1,0 +1,276 @@
+"""Salesforce Sales Cloud.
+
+Facts from the REST API, SOQL and SOSL guides, the limits cheat sheet and the standard objects' field lists.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any, ClassVar
+
+from adapters.base import (
+    Adapter,
+    Api,
+    Auth,
+    Checked,
+    FindKey,
+    KindFacts,
+    Learned,
+    OAuth,
+    Page,
+    Related,
+    Request,
+    Response,
+    Scan,
+    Window,
+    batches,
+)
+from model.errors import (
+    ExhaustedError,
+    ProtocolError,
+    RejectedError,
+    SourceError,
+    SourceForbiddenError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+)
+from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage
+
+_COLLECTION = 2000  # ids per composite/sobjects read
+_IN = 400  # literals per IN (…): a URI holds 16 KB
+_TYPES: Mapping[str, FieldType] = {
+    "boolean": "BOOLEAN", "int": "NUMBER", "double": "NUMBER", "percent": "NUMBER", "currency": "MONEY", "date": "DATE", "datetime": "DATETIME",
+    "picklist": "PICKLIST", "combobox": "PICKLIST", "multipicklist": "MULTI_PICKLIST", "reference": "REFERENCE", "anyType": "JSON", "address": "JSON",
+}  # fmt: skip
+_TIMES: Mapping[str, Any] = {
+    "native_id": "Id",
+    "created_at": {"path": "CreatedDate", "convert": "datetime"},
+    # SystemModstamp also moves when automation changes a record; LastModifiedDate does not.
+    "updated_at": {"path": "SystemModstamp", "convert": "datetime"},
+}
+_PERSON: Mapping[str, Any] = {
+    **_TIMES,
+    "email": {"path": "Email", "convert": "email"}, "emails": {"paths": ["Email"], "convert": "emails"},
+    "phone": {"path": "Phone", "convert": "phone"}, "phones": {"paths": ["Phone", "MobilePhone"], "convert": "phones"},
+    "name": {"path": "Name", "convert": "text"}, "given_name": {"path": "FirstName", "convert": "text"},
+    "family_name": {"path": "LastName", "convert": "text"}, "owner_id": "OwnerId",
+}  # fmt: skip
+_LISTABLE = {"orders": frozenset({"created", "updated"}), "read_batch": _COLLECTION, "page": 2000}
+# What a deal is linked to a contact by: the role table, one row per (deal, contact).
+_ROLES = "OpportunityContactRole"
+_CONCURRENCY = re.compile(r"Concurrent", re.IGNORECASE)
+
+
+class Salesforce(Adapter):
+    name = "salesforce"
+    label = "Salesforce"
+    api_version = "v60.0"
+    evidence = "E3"
+    auth: ClassVar[Mapping[str, Auth]] = {
+        # The answer names no lifetime; 15 minutes is the shortest a session can be set to.
+        "oauth": OAuth(token_path="/services/oauth2/token", lifetime=900, learns_host="instance_url"),  # noqa: S106 - a path
+    }
+    windows = (
+        Window(name="daily", limit=100_000, period=86_400),
+        Window(name="parallel", limit=20, kind="parallel"),  # 25 requests that run 20 s or more at once; kept below
+    )
+    kinds: ClassVar[Mapping[Kind, KindFacts]] = {
+        "contact": KindFacts(
+            object="Contact", find=frozenset({"email", "phone"}), find_batch=_IN, **_LISTABLE,  # type: ignore[arg-type]
+            mapping={**_PERSON, "title": {"path": "Title", "convert": "text"}, "account_id": "AccountId"},
+        ),
+        "lead": KindFacts(
+            object="Lead", find=frozenset({"email", "phone"}), find_batch=_IN, **_LISTABLE,  # type: ignore[arg-type]
+            mapping={**_PERSON, "status": "Status", "company": {"path": "Company", "convert": "text"}},
+        ),
+        "account": KindFacts(
+            object="Account", **_LISTABLE,  # type: ignore[arg-type]
+            mapping={
+                **_TIMES, "name": {"path": "Name", "convert": "text"}, "domain": {"path": "Website", "convert": "domain"},
+                "industry": "Industry", "parent_id": "ParentId", "owner_id": "OwnerId",
+            },
+        ),
+        "deal": KindFacts(
+            object="Opportunity", **_LISTABLE,  # type: ignore[arg-type]
+            mapping={
+                **_TIMES, "name": {"path": "Name", "convert": "text"}, "amount": {"money": {"amount": "Amount", "currency": "CurrencyIsoCode"}},
+                "stage": {"path": "StageName", "convert": "stage"}, "probability": {"path": "Probability", "convert": "percent"},
+                "close_date": {"path": "CloseDate", "convert": "date"}, "account_id": "AccountId", "owner_id": "OwnerId",
+            },
+        ),
+        "owner": KindFacts(
+            object="User", read_batch=_COLLECTION,
+            mapping={**_TIMES, "name": {"path": "Name", "convert": "text"}, "email": {"path": "Email", "convert": "email"}},
+        ),
+    }  # fmt: skip
+    relations = frozenset({("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal")})
+
+    @property
+    def _root(self) -> str:
+        return f"/services/data/{self.config.api_version or self.api_version}"
+
+    async def check(self, api: Api) -> Checked:
+        found = (await api.send(Request(operation="check", path="/services/oauth2/userinfo"))).json()
+        return Checked(account=str(found["organization_id"]))
+
+    async def describe(self, api: Api, kind: Kind) -> ObjectType:
+        name = self.kinds[kind].object
+        answer = await api.send(Request(operation=f"{kind}.describe", path=f"{self._root}/sobjects/{name}/describe"))
+        fields = {each["name"]: _field(each) for each in answer.json()["fields"]}
+        return ObjectType(name=name, fields=fields, stages=await self._stages(api) if kind == "deal" else {})
+
+    async def _stages(self, api: Api) -> dict[str, Stage]:
+        rows = await self._query(api, "deal.stages", "SELECT MasterLabel, ApiName, IsClosed, IsWon, DefaultProbability FROM OpportunityStage")
+        return {each["MasterLabel"]: _stage(each) for each in rows}
+
+    async def _known(self, api: Api, kind: Kind, fields: Sequence[str]) -> list[str]:
+        """Return the fields this org has: CurrencyIsoCode is there only with several currencies, security hides others."""
+        described = (await api.described(kind)).fields
+        return ["Id", *(path for path in fields if path != "Id" and path in described)]
+
+    async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        """ceil(ids / 2,000) composite reads, which keep the order and say null for what is missing."""
+        names = await self._known(api, kind, fields)
+        path = f"{self._root}/composite/sobjects/{self.kinds[kind].object}"
+        asked = [
+            api.send(Request(operation=f"{kind}.read", method="POST", path=path, json={"ids": list(some), "fields": names}))
+            for some in batches(ids, _COLLECTION)
+        ]
+        answers = await asyncio.gather(*asked)
+        return list(chain.from_iterable(answer.json() for answer in answers))
+
+    async def related(
+        self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
+    ) -> list[Related]:
+        """ceil(parents / 400) queries: children come with the role or the lookup that ties them to their parent."""
+        names = await self._known(api, kind, fields)
+        child, parent = self.kinds[kind].object, self.kinds[of].object
+        by_role = {of, kind} == {"contact", "deal"}
+        if by_role:
+            tie = f"{parent}Id"
+            select = f"SELECT {tie}, IsPrimary, {', '.join(f'{child}.{name}' for name in names)} FROM {_ROLES}"
+            where, order = f" AND {child}.IsDeleted = false", f"IsPrimary DESC, {child}.CreatedDate, Id"
+        else:
+            tie = "AccountId"
+            select, where, order = f"SELECT {', '.join(dict.fromkeys([tie, *names]))} FROM {child}", "", "CreatedDate, Id"
+        asked = [
+            self._query(api, f"{of}.{kind}", f"{select} WHERE {tie} IN ({_literals(some)}){where} ORDER BY {order}")
+            for some in batches(ids, _IN)
+        ]
+        found: dict[str, list[Row]] = {}
+        for row in chain.from_iterable(await asyncio.gather(*asked)):
+            found.setdefault(row[tie], []).append(row[child] if by_role else row)
+        return [Related(rows=found.get(id, [])) for id in ids]
+
+    async def find(
+        self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]
+    ) -> list[list[Row]]:
+        """ceil(values / 400) queries by e-mail, ceil(values / 100) searches by phone (SOSL compares digits, not spelling)."""
+        names = await self._known(api, kind, fields)
+        name = self.kinds[kind].object
+        if key == "email":
+            asked = [
+                self._query(api, f"{kind}.find", f"SELECT {', '.join(names)} FROM {name} WHERE Email IN ({_literals(some)})")
+                for some in batches(values, _IN)
+            ]
+        else:
+            asked = [self._sosl(api, kind, some, names) for some in batches(values, 100)]
+        found = {row["Id"]: row for row in chain.from_iterable(await asyncio.gather(*asked))}
+        # The source keeps for each value only the rows that carry it, so every value may look at all.
+        return [list(found.values()) for _ in values]
+
+    async def _sosl(self, api: Api, kind: Kind, phones: Sequence[str], names: Sequence[str]) -> list[Row]:
+        terms = " OR ".join(f'"{phone.removeprefix("+")}"' for phone in phones)
+        search = f"FIND {{{terms}}} IN PHONE FIELDS RETURNING {self.kinds[kind].object}({', '.join(names)})"
+        answer = await api.send(Request(operation=f"{kind}.search", path=f"{self._root}/search", params=[("q", search)]))
+        rows: list[Row] = answer.json()["searchRecords"]
+        return rows
+
+    async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
+        """One query a page: SOQL orders by time and id and can start after any such pair."""
+        names = await self._known(api, kind, scan.fields)
+        column = "CreatedDate" if scan.order == "created" else "SystemModstamp"
+        way, beyond = ("DESC", "<") if scan.descending else ("ASC", ">")
+        tests = []
+        if scan.after is not None:
+            at, id = _datetime(scan.after.at), _quoted(scan.after.native_id)
+            tests.append(f"({column} {beyond} {at} OR ({column} = {at} AND Id {beyond} {id}))")
+        if scan.updated_since is not None:
+            tests.append(f"SystemModstamp >= {_datetime(scan.updated_since)}")
+        if scan.updated_before is not None:
+            tests.append(f"SystemModstamp < {_datetime(scan.updated_before)}")
+        where = f" WHERE {' AND '.join(tests)}" if tests else ""
+        soql = f"SELECT {', '.join(names)} FROM {self.kinds[kind].object}{where} ORDER BY {column} {way}, Id {way} LIMIT {scan.size}"
+        rows = await self._query(api, f"{kind}.scan", soql)
+        return Page(rows=rows, end=len(rows) < scan.size)
+
+    async def _query(self, api: Api, operation: str, soql: str) -> list[Row]:
+        found = (await api.send(Request(operation=operation, path=f"{self._root}/query", params=[("q", soql)]))).json()
+        rows: list[Row] = found["records"]
+        while not found["done"]:
+            found = (await api.send(Request(operation=operation, path=found["nextRecordsUrl"]))).json()
+            rows += found["records"]
+        return rows
+
+    def classify(self, response: Response) -> SourceError | None:
+        if response.status < 300:
+            return None
+        body = response.json_or_none()
+        said = body[0] if isinstance(body, list) and body and isinstance(body[0], dict) else {}
+        code, message = str(said.get("errorCode") or ""), str(said.get("message") or "")
+        facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
+        if code == "REQUEST_LIMIT_EXCEEDED":
+            # Quota is a 403: too many at once passes soon, the day's total does not (a rolling 24 hours: look again in an hour).
+            if _CONCURRENCY.search(message):
+                return ThrottledError("too many calls at once", retry_after=2.0, **facts)
+            return ExhaustedError("the daily quota is used up", retry_after=3600.0, **facts)
+        if code == "INVALID_SESSION_ID" or response.status == 401:
+            return TokenExpiredError("the session is not accepted", **facts)
+        if code in {"UNABLE_TO_LOCK_ROW", "QUERY_TIMEOUT", "SERVER_UNAVAILABLE"} or response.status >= 500:
+            return UnavailableError("not available", **facts)
+        if response.status == 403:
+            return SourceForbiddenError(f"not allowed: {code}" if code else "not allowed", **facts)
+        if not said:
+            return ProtocolError(f"answered {response.status} without the body its documents name", status=response.status)
+        return RejectedError(f"refused: {code}", **facts)
+
+    def learn(self, response: Response) -> Sequence[Learned]:
+        used = re.search(r"api-usage=(\d+)/(\d+)", response.headers.get("sforce-limit-info", ""))
+        return [Learned(window="daily", limit=float(used[2]), remaining=float(used[2]) - float(used[1]))] if used else []
+
+    def web_url(self, kind: Kind, native_id: str) -> str | None:
+        web = self.config.web_url
+        return f"{web}/lightning/r/{self.kinds[kind].object}/{native_id}/view" if web else None
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _literals(values: Sequence[str]) -> str:
+    return ", ".join(_quoted(value) for value in values)
+
+
+def _datetime(moment: datetime) -> str:
+    # SOQL datetimes are bare, never quoted.
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _field(each: Row) -> FieldMeta:
+    options = {value["value"]: value["label"] for value in each.get("picklistValues") or ()}
+    return FieldMeta(
+        name=each["name"], path=each["name"], type="FORMULA" if each.get("calculated") else _TYPES.get(each["type"], "TEXT"),
+        label=each["label"], custom=each["custom"], writable=each["updateable"], options=options,
+    )  # fmt: skip
+
+
+def _stage(each: Row) -> Stage:
+    category = ("WON" if each["IsWon"] else "LOST") if each["IsClosed"] else "OPEN"
+    return Stage(
+        id=each["ApiName"], name=each["MasterLabel"], category=category, pipeline=None, native=each["MasterLabel"],  # type: ignore[arg-type]
+        probability=each["DefaultProbability"] / 100,
+    )  # fmt: skip
