@@ -89,6 +89,14 @@ def joined(values: Any) -> str | None:
     return " ".join(str(value).strip() for value in _flat(values) if value not in (None, "")) or None
 
 
+def first_word(value: Any) -> str | None:
+    return next(iter(str(value).split()), None)
+
+
+def rest_of_words(value: Any) -> str | None:
+    return " ".join(str(value).split()[1:]) or None
+
+
 def emails(values: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found for value in _flat(values) if (found := normal_email(str(value)))))
 
@@ -146,6 +154,8 @@ CONVERTERS: Mapping[str, Callable[[str, str], Converter]] = {
     "boolean": _plain(boolean),
     "domain": _plain(domain),
     "first": _plain(first),
+    "first_word": _plain(first_word),
+    "rest_of_words": _plain(rest_of_words),
     "join": _plain(joined),
     "split": lambda argument, _region: _split(argument or ";"),
     "email": _plain(lambda value: normal_email(str(value))),

@@ -1,0 +1,256 @@
+"""Zendesk Support.
+
+Facts from developer.zendesk.com: rate limits, users, organizations, tickets, search, OAuth. That terms of one property
+are alternatives, and that requester: and email: take several, is the search reference's general rule; it was not tried
+against Zendesk itself.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any, ClassVar
+
+from adapters.base import (
+    Adapter,
+    Api,
+    Auth,
+    Basic,
+    Checked,
+    FindKey,
+    KindFacts,
+    Learned,
+    OAuth,
+    OrderField,
+    Page,
+    Related,
+    Request,
+    Response,
+    Scan,
+    Window,
+    batches,
+)
+from model.errors import (
+    ProtocolError,
+    RejectedError,
+    SourceError,
+    SourceForbiddenError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+    UnsupportedError,
+)
+from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
+
+_MANY, _PAGE, _SEARCH_CAP = 100, 100, 1000
+_VALUES = 30  # e-mail addresses or numbers per search: keeps the URL below 2,000 characters
+_TYPES: Mapping[str, FieldType] = {
+    "text": "TEXT", "textarea": "TEXT", "regexp": "TEXT", "integer": "NUMBER", "decimal": "NUMBER", "checkbox": "BOOLEAN", "date": "DATE",
+    "dropdown": "PICKLIST", "tagger": "PICKLIST", "multiselect": "MULTI_PICKLIST", "lookup": "REFERENCE",
+}  # fmt: skip
+_TIMES: Mapping[str, Any] = {
+    "native_id": {"path": "id", "convert": "id"},
+    "created_at": {"path": "created_at", "convert": "datetime"},
+    "updated_at": {"path": "updated_at", "convert": "datetime"},
+}
+_BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
+
+
+class Zendesk(Adapter):
+    name = "zendesk"
+    label = "Zendesk Support"
+    api_version = "v2"
+    evidence = "E1"
+    auth: ClassVar[Mapping[str, Auth]] = {
+        "oauth": OAuth(token_path="/oauth/tokens", lifetime=7200, body="json"),  # noqa: S106 - a path
+        "basic": Basic(user_suffix="/token"),
+    }
+    windows = (Window(name="minute", limit=700, period=60),)
+    kinds: ClassVar[Mapping[Kind, KindFacts]] = {
+        "contact": KindFacts(
+            object="users", custom_prefix="user_fields.", read_batch=_MANY, page=_PAGE, find=frozenset({"email", "phone"}), find_batch=_VALUES, orders=_BOTH,
+            mapping={
+                **_TIMES,
+                "email": {"path": "email", "convert": "email"}, "emails": {"paths": ["email"], "convert": "emails"},
+                "phone": {"path": "phone", "convert": "phone"}, "phones": {"paths": ["phone"], "convert": "phones"},
+                "name": {"path": "name", "convert": "text"},
+                # Zendesk keeps one name: what follows the first space is taken as the surname.
+                "given_name": {"path": "name", "convert": "first_word"}, "family_name": {"path": "name", "convert": "rest_of_words"},
+                "locale": "locale", "account_id": {"path": "organization_id", "convert": "id"},
+            },
+        ),
+        "account": KindFacts(
+            object="organizations", custom_prefix="organization_fields.", read_batch=_MANY, page=_PAGE, orders=_BOTH,
+            mapping={**_TIMES, "name": {"path": "name", "convert": "text"}, "domain": {"path": "domain_names", "convert": ["first", "domain"]}},
+        ),
+        "ticket": KindFacts(
+            object="tickets", read_batch=_MANY, page=_PAGE, orders=_BOTH,
+            mapping={
+                **_TIMES,
+                "subject": {"path": "subject", "convert": "text"}, "raw_status": "status",
+                "status": {
+                    "path": "status", "default": "UNKNOWN",
+                    "values": {"new": "NEW", "open": "OPEN", "pending": "PENDING", "hold": "ON_HOLD", "solved": "SOLVED", "closed": "CLOSED", "deleted": "DELETED"},
+                },
+                "priority": {"path": "priority", "convert": "upper", "default": "NORMAL"},
+                "contact_id": {"path": "requester_id", "convert": "id"},
+            },
+        ),
+    }  # fmt: skip
+    relations = frozenset({("contact", "ticket"), ("account", "contact")})
+
+    @property
+    def _root(self) -> str:
+        return f"/api/{self.config.api_version or self.api_version}"
+
+    async def check(self, api: Api) -> Checked:
+        user = (await api.send(Request(operation="check", path=f"{self._root}/users/me"))).json()["user"]
+        return Checked(account=self.config.base_url, name=user.get("role"))
+
+    async def describe(self, api: Api, kind: Kind) -> ObjectType:
+        word = {"contact": "user", "account": "organization", "ticket": "ticket"}[kind]
+        found = (await api.send(Request(operation=f"{kind}.describe", path=f"{self._root}/{word}_fields"))).json()
+        fields = (_field(each, self.kinds[kind].custom_prefix) for each in found[f"{word}_fields"])
+        return ObjectType(name=self.kinds[kind].object, fields={field.name: field for field in fields})
+
+    async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        """ceil(ids / 100) show_many calls; what is missing is left out of them."""
+        name = self.kinds[kind].object
+        asked = [
+            api.send(Request(operation=f"{kind}.read", path=f"{self._root}/{name}/show_many", params=[("ids", ",".join(some))]))
+            for some in batches(ids, _MANY)
+        ]
+        found = {str(row["id"]): row for answer in await asyncio.gather(*asked) for row in answer.json()[name]}
+        return [found.get(id) for id in ids]
+
+    async def related(
+        self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
+    ) -> list[Related]:
+        """One search per 100 parents and 100 children.
+
+        There is no batch of tickets by user. A search by several requesters costs one call where singles cost one per
+        parent; a group with more results than a search returns (1,000) is halved.
+        """
+        type_, word, tie = ("ticket", "requester", "requester_id") if kind == "ticket" else ("user", "organization", "organization_id")
+        parts = await asyncio.gather(*(self._children(api, f"{of}.{kind}", type_, word, some) for some in batches(ids, _MANY)))
+        found: dict[str, list[Row]] = {}
+        for row in chain.from_iterable(parts):
+            found.setdefault(str(row[tie]), []).append(row)
+        return [Related(rows=found.get(id, [])) for id in ids]
+
+    async def _children(self, api: Api, operation: str, type_: str, word: str, ids: Sequence[str]) -> list[Row]:
+        query = f"type:{type_} {' '.join(f'{word}:{id}' for id in ids)}"
+        rows, count = await self._search(api, operation, query, "created_at", descending=False, page=1)
+        if count > _SEARCH_CAP and len(ids) > 1:
+            half = len(ids) // 2
+            parts = await asyncio.gather(*(self._children(api, operation, type_, word, some) for some in (ids[:half], ids[half:])))
+            return list(chain.from_iterable(parts))
+        pages = range(2, -(-min(count, _SEARCH_CAP) // _PAGE) + 1)
+        more = await asyncio.gather(*(self._search(api, operation, query, "created_at", descending=False, page=page) for page in pages))
+        return [*rows, *chain.from_iterable(found for found, _ in more)]
+
+    async def find(
+        self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]
+    ) -> list[list[Row]]:
+        """ceil(values / 30) user searches, which also match secondary e-mail identities."""
+        asked = [
+            api.send(
+                Request(
+                    operation=f"{kind}.find",
+                    path=f"{self._root}/users/search",
+                    params=[("query", f"role:end-user {' '.join(f'{key}:{value}' for value in some)}"), ("per_page", str(_PAGE))],
+                )
+            )
+            for some in batches(values, _VALUES)
+        ]
+        found = {row["id"]: row for answer in await asyncio.gather(*asked) for row in answer.json()["users"]}
+        # The source keeps for each value only the rows that carry it, so every value may look at all.
+        return [list(found.values()) for _ in values]
+
+    async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
+        """One search a page, more where many records share a second.
+
+        Times are whole seconds and search states nothing about ties: the page starts again at the second it ended in, and
+        the group that crosses its end is read to its end and sorted by id here. Each page is a search of its own, so the
+        cap of 1,000 results ends only a list with more records than that in one second.
+        """
+        type_ = {"contact": "user", "account": "organization", "ticket": "ticket"}[kind]
+        terms = [f"type:{type_}", *(["role:end-user"] if kind == "contact" else [])]
+        if scan.after is not None:
+            terms.append(f"{scan.order}{'<=' if scan.descending else '>='}{_second(scan.after.at)}")
+        if scan.updated_since is not None:
+            terms.append(f"updated>={_second(scan.updated_since)}")
+        if scan.updated_before is not None:
+            terms.append(f"updated<{_second(scan.updated_before)}")
+        column = f"{scan.order}_at"
+        rows: list[Row] = []
+        for page in range(1, _SEARCH_CAP // _PAGE + 1):
+            more, count = await self._search(api, f"{kind}.scan", " ".join(terms), column, descending=scan.descending, page=page)
+            rows += more
+            if len(rows) >= count or not more:
+                return Page(rows=self._sorted(rows, column, scan), end=True)
+            whole = next((at + 1 for at in range(len(rows) - 1, -1, -1) if rows[at][column] != rows[-1][column]), 0)
+            kept = self._sorted(rows[:whole], column, scan)
+            if kept:
+                return Page(rows=kept, end=False)
+        raise UnsupportedError(f"more than {_SEARCH_CAP} {kind} records share one second")
+
+    def _sorted(self, rows: Sequence[Row], column: str, scan: Scan) -> list[Row]:
+        ordered = sorted(rows, key=lambda row: (row[column], row["id"]), reverse=scan.descending)
+        if scan.after is None:
+            return ordered
+        edge = (_second(scan.after.at), int(scan.after.native_id))
+        if scan.descending:
+            return [row for row in ordered if (row[column], row["id"]) < edge]
+        return [row for row in ordered if (row[column], row["id"]) > edge]
+
+    async def _search(
+        self, api: Api, operation: str, query: str, sort: str, *, descending: bool, page: int
+    ) -> tuple[list[Row], int]:
+        params = [("query", query), ("sort_by", sort), ("sort_order", "desc" if descending else "asc"), ("per_page", str(_PAGE)), ("page", str(page))]
+        found = (await api.send(Request(operation=operation, path=f"{self._root}/search", params=params))).json()
+        return found["results"], found["count"]
+
+    def classify(self, response: Response) -> SourceError | None:
+        if response.status < 300:
+            return None
+        body = response.json_or_none()
+        said = body.get("error") if isinstance(body, dict) else None
+        code = str(said.get("title", "")) if isinstance(said, dict) else str(said or "")  # `error` is text or an object
+        facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
+        wait = response.headers.get("retry-after", "")
+        seconds = float(wait) if wait.isdigit() else None
+        if response.status == 429:
+            return ThrottledError("too many calls", status=429, retry_after=seconds)  # the body may be plain text
+        if response.status == 401:
+            return TokenExpiredError("the credentials are not accepted", **facts)
+        if response.status == 403:
+            return SourceForbiddenError("not allowed", **facts)
+        if response.status >= 500:
+            return UnavailableError("not available", status=response.status, retry_after=seconds)
+        if not isinstance(body, dict):
+            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+        return RejectedError(f"refused: {code}", **facts)
+
+    def learn(self, response: Response) -> Sequence[Learned]:
+        remaining, limit = response.headers.get("x-rate-limit-remaining", ""), response.headers.get("x-rate-limit", "")
+        if not (remaining.isdigit() and limit.isdigit()):
+            return []
+        return [Learned(window="minute", limit=float(limit), remaining=float(remaining))]
+
+    def web_url(self, kind: Kind, native_id: str) -> str | None:
+        place = {"contact": "users", "account": "organizations", "ticket": "tickets"}.get(kind)
+        return f"{self.config.web_url}/agent/{place}/{native_id}" if self.config.web_url and place else None
+
+
+def _second(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _field(each: Row, prefix: str) -> FieldMeta:
+    options = {option["value"]: option["name"] for option in each.get("custom_field_options") or ()}
+    # Ticket fields have a number and no key, and stand in a list on the ticket.
+    name = each.get("key") or str(each["id"])
+    path = f"{prefix}{name}" if prefix else f"custom_fields[id={each['id']}].value"
+    custom = bool(each.get("key")) or bool(each.get("removable", True))
+    return FieldMeta(name=name, path=path, type=_TYPES.get(each["type"], "TEXT"), label=each["title"], custom=custom, options=options)
