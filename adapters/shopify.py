@@ -37,7 +37,7 @@ from model.errors import (
     TokenExpiredError,
     UnavailableError,
 )
-from model.records import FieldMeta, Kind, ObjectType, Row
+from model.records import Kind, ObjectType, Row
 
 _IDS, _PAGE = 250, 250
 _MAX_COST = 1000  # points that one query may cost, on any plan
@@ -49,7 +49,6 @@ _TIMES: Mapping[str, Any] = {
     "created_at": {"path": "createdAt", "convert": "datetime"},
     "updated_at": {"path": "updatedAt", "convert": "datetime"},
 }
-_METAFIELD = FieldMeta(name="points", path="points.value", type="NUMBER", label="Points", custom=True)
 
 
 class Shopify(Adapter):
@@ -117,10 +116,9 @@ class Shopify(Adapter):
         return Checked(account=shop["myshopifyDomain"], name=shop["name"])
 
     async def describe(self, api: Api, kind: Kind) -> ObjectType:
-        """The shop's currency; Shopify's custom fields are metafields that a workspace names, and one is known here."""
+        """The shop's currency. Shopify's custom fields are metafields, which are not read yet."""
         shop = (await self._ask(api, f"{kind}.describe", "{ shop { currencyCode } }", {}, 1))["shop"]
-        fields = {_METAFIELD.name: _METAFIELD} if kind == "contact" else {}
-        return ObjectType(name=self.kinds[kind].object, fields=fields, currency=shop["currencyCode"])
+        return ObjectType(name=self.kinds[kind].object, fields={}, currency=shop["currencyCode"])
 
     async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
         """ceil(ids / n) queries of `nodes`, n = min(250, 1,000 points / the cost of one record)."""
@@ -164,7 +162,7 @@ class Shopify(Adapter):
         data = await self._ask(api, f"{of}.order", query, variables, len(ids) * (1 + first * selection.cost))
         found = []
         for node in data["nodes"]:
-            orders = node["orders"] if node else {"nodes": [], "pageInfo": {"hasNextPage": False}}
+            orders: Any = node["orders"] if node else {"nodes": [], "pageInfo": {"hasNextPage": False}}
             rows = await self._whole(api, orders["nodes"], selection)
             found.append(Related(rows=[row for row in rows if row is not None], more=orders["pageInfo"]["hasNextPage"]))
         return found
@@ -347,12 +345,7 @@ class _Selection:
 
 
 def _written(tree: Mapping[str, Any]) -> str:
-    parts = []
-    for name, below in tree.items():
-        # A metafield is asked for by its key, under an alias that is its path in the row.
-        asked = f'{name}: metafield(namespace: "custom", key: "{name}")' if name == _METAFIELD.name else name
-        parts.append(f"{asked} {{ {_written(below)} }}" if below else asked)
-    return " ".join(parts)
+    return " ".join(f"{name} {{ {_written(below)} }}" if below else name for name, below in tree.items())
 
 
 def _priced(tree: Mapping[str, Any]) -> int:

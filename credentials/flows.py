@@ -1,0 +1,175 @@
+"""How a request is authorised: one httpx.Auth per source.
+
+A token is renewed before it ends, once for everyone who waits; the rotated refresh token is durable in the store before
+the new access token is used, so no crash loses a grant. Across processes the store's compare-and-swap decides, and
+whoever loses takes what the winner wrote. The tokens that vendors rotate die when used, so the exchange itself is
+serialised by a lock that the store can give.
+"""
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import httpx
+import orjson
+
+from credentials.grants import Grant, GrantStore
+from credentials.schemes import Auth, Basic, OAuth, Token
+from model.clock import Clock
+from model.errors import (
+    GrantLostError,
+    NetworkError,
+    ProtocolError,
+    UnavailableError,
+    UpstreamTimeoutError,
+)
+
+EARLY = 60.0  # seconds before its end that a token is renewed
+SHORT = 180.0  # a token that lives no longer is renewed after two thirds of its life
+TIMEOUT = 15.0  # seconds for a token exchange
+
+
+class Fixed(httpx.Auth):
+    """A secret that does not change: a token in a header, or Basic."""
+
+    def __init__(self, scheme: Token | Basic, grant: Grant) -> None:
+        if isinstance(scheme, Token):
+            self._header, self._value = scheme.header, f"{scheme.prefix}{grant.token}"
+        else:
+            pair = f"{grant.username}{scheme.user_suffix}:{grant.password}".encode()
+            self._header, self._value = "Authorization", f"Basic {base64.b64encode(pair).decode()}"
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        request.headers[self._header] = self._value
+        yield request
+
+
+class Renewing(httpx.Auth):
+    """OAuth 2 with tokens that end.
+
+    Args:
+        exchange: sends token requests; has no auth of its own.
+        expired: tells from an answer that the token was not accepted (status alone does not tell).
+    """
+
+    def __init__(
+        self, scheme: OAuth, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: httpx.AsyncClient,
+        expired: Callable[[httpx.Response], bool], clock: Clock,
+    ) -> None:  # fmt: skip
+        self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
+        self._store, self._exchange, self._expired, self._clock = store, exchange, expired, clock
+        self._grant: Grant | None = None
+        self._version = 0
+        self._lock = asyncio.Lock()
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        grant = await self._current()
+        self._authorise(request, grant)
+        response = yield request
+        if self._expired(response):
+            grant = await self._renewed(grant.access_token)
+            self._authorise(request, grant)
+            yield request
+
+    def _authorise(self, request: httpx.Request, grant: Grant) -> None:
+        request.headers[self._scheme.header] = f"{self._scheme.prefix}{grant.access_token}"
+        if grant.host and grant.host != self._base_url:
+            said = str(request.url)
+            request.url = httpx.URL(said.replace(self._base_url, grant.host, 1))
+            request.headers["host"] = request.url.netloc.decode()
+
+    async def _current(self) -> Grant:
+        grant = self._grant
+        if grant is not None and not self._due(grant):
+            return grant
+        return await self._renewed(grant.access_token if grant else None)
+
+    def _due(self, grant: Grant) -> bool:
+        margin = grant.lives / 3 if grant.lives < SHORT else EARLY
+        return not grant.access_token or self._clock.now().timestamp() >= grant.expires_at - margin
+
+    async def _renewed(self, failed: str | None) -> Grant:
+        """Return a grant whose access token is not `failed`, renewing it unless somebody else has."""
+        async with self._lock:
+            if self._grant is not None and self._grant.access_token != failed and not self._due(self._grant):
+                return self._grant
+            grant = await self._loaded()
+            if grant.access_token and grant.access_token != failed and not self._due(grant):
+                return grant
+            try:
+                answer = await self._exchanged(grant)
+            except GrantLostError:
+                # The token may have been used by another process a moment ago: what it stored counts.
+                again = await self._loaded()
+                if again.refresh_token == grant.refresh_token and again.access_token == grant.access_token:
+                    raise
+                return again
+            return await self._kept(grant, answer)
+
+    async def _loaded(self) -> Grant:
+        found = await self._store.load(self._workspace, self._source)
+        if found is None:
+            raise GrantLostError("the source has no credentials: connect it again")
+        self._version, self._grant = found
+        return self._grant
+
+    async def _kept(self, grant: Grant, answer: dict[str, Any]) -> Grant:
+        """Make the new tokens durable, then use them."""
+        lives = float(answer.get("expires_in") or self._scheme.lifetime)
+        host = answer.get(self._scheme.learns_host or "") or grant.host
+        renewed = grant.changed(
+            access_token=str(answer["access_token"]), refresh_token=str(answer.get("refresh_token") or grant.refresh_token), lives=lives,
+            expires_at=self._clock.now().timestamp() + lives, host=str(host).rstrip("/"),
+        )  # fmt: skip
+        if await self._store.save(self._workspace, self._source, renewed, version=self._version + 1):
+            self._version, self._grant = self._version + 1, renewed
+            return renewed
+        return await self._loaded()
+
+    async def _exchanged(self, grant: Grant) -> dict[str, Any]:
+        said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
+        if grant.refresh_token:
+            said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
+        else:
+            said |= {"grant_type": "client_credentials"}
+        url = f"{self._base_url}{self._scheme.token_path}"
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                if self._scheme.body == "json":
+                    response = await self._exchange.post(url, json=said)
+                else:
+                    response = await self._exchange.post(url, data=said)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise UpstreamTimeoutError("the token endpoint did not answer in time") from error
+        except (httpx.TransportError, OSError) as error:
+            raise NetworkError("the token endpoint could not be reached") from error
+        return self._understood(response)
+
+    def _understood(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            body = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            body = None
+        if response.status_code >= 500 or response.status_code == 429:
+            raise UnavailableError("the token endpoint is not available", status=response.status_code)
+        if not isinstance(body, dict):
+            raise ProtocolError("the token endpoint answered with something that is not JSON", status=response.status_code)
+        if response.status_code < 300 and body.get("access_token"):
+            return body
+        code = str(body.get("error") or body.get("status") or "")
+        if code in self._scheme.dead_grant:
+            raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=response.status_code)
+        raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=response.status_code)
+
+
+def flow(
+    scheme: Auth, grant: Grant, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: httpx.AsyncClient,
+    expired: Callable[[httpx.Response], bool], clock: Clock,
+) -> httpx.Auth:  # fmt: skip
+    """Return the auth flow of a source."""
+    if isinstance(scheme, OAuth):
+        return Renewing(
+            scheme, workspace=workspace, source=source, base_url=base_url, store=store, exchange=exchange, expired=expired, clock=clock
+        )
+    return Fixed(scheme, grant)
