@@ -2,8 +2,7 @@
 
 A token is renewed before it ends, once for everyone who waits; the rotated refresh token is durable in the store before
 the new access token is used, so no crash loses a grant. Across processes the store's compare-and-swap decides, and
-whoever loses takes what the winner wrote. The tokens that vendors rotate die when used, so the exchange itself is
-serialised by a lock that the store can give.
+whoever loses takes what the winner wrote, also when the vendor refuses the loser for using a token that just died.
 """
 
 import asyncio
@@ -27,6 +26,7 @@ from model.errors import (
 
 EARLY = 60.0  # seconds before its end that a token is renewed
 SHORT = 180.0  # a token that lives no longer is renewed after two thirds of its life
+REREADS, REREAD_PAUSE = 5, 0.2  # how often, and after how many seconds, a refused renewal looks for another's success
 TIMEOUT = 15.0  # seconds for a token exchange
 
 
@@ -101,10 +101,12 @@ class Renewing(httpx.Auth):
                 answer = await self._exchanged(grant)
             except GrantLostError:
                 # The token may have been used by another process a moment ago: what it stored counts.
-                again = await self._loaded()
-                if again.refresh_token == grant.refresh_token and again.access_token == grant.access_token:
-                    raise
-                return again
+                for _ in range(REREADS):
+                    again = await self._loaded()
+                    if again.access_token != grant.access_token:
+                        return again
+                    await asyncio.sleep(REREAD_PAUSE)
+                raise
             return await self._kept(grant, answer)
 
     async def _loaded(self) -> Grant:

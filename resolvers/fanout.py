@@ -122,7 +122,7 @@ class Fanout:
         status.latency_ms += round((self.context.clock.monotonic() - began) * 1000)
 
     def _failed(self, status: Status, error: SourceError) -> SourceError:
-        state = next((state for kind, state in _STATES if isinstance(error, kind)), "DOWN")
+        state: ReadState = next((state for kind, state in _STATES if isinstance(error, kind)), "DOWN")
         status.worsen(state)
         if status.state == state:
             status.code, status.message = error.code, error.message

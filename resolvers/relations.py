@@ -58,7 +58,7 @@ async def timeline(
     fanout = Fanout(context, arguments.terms)
     contacts = [person.ref for parent in parents for person in parent.people if person.kind == "contact"]
     asked = tuple(kind for kind in _TIMELINE if kinds is None or kind in kinds)
-    calls = {}
+    calls: dict[tuple[str, Kind, Kind], Call] = {}
     for kind in asked:
         calls |= _calls(fanout, kind, "contact", contacts, arguments, fields)
     found = await _answered(fanout, calls)
@@ -158,9 +158,8 @@ async def customers_of(parents: Sequence[Record], context: Context, fields: Fiel
     found = await people.read(fanout, [ref for ref in own.values() if ref not in known], fields)
     known |= {ref: record for ref, record in found.items() if isinstance(record, Contact | Lead)}
     gathered = await people.gather(fanout, list(known.values()), fields)
-    return [
-        gathered.customers[gathered.by_ref[ref]] if (ref := own.get(parent.ref)) in gathered.by_ref else None for parent in parents
-    ]
+    owners = {ref: gathered.by_ref.get(person) for ref, person in own.items()}
+    return [gathered.customers[owner] if (owner := owners.get(parent.ref)) is not None else None for parent in parents]
 
 
 def _check(arguments: Slice, parents: int) -> None:
@@ -194,17 +193,17 @@ async def _related(
     return {ref: records for (_, ref), records in found.items()}
 
 
-Calls = Mapping[tuple[str, Kind, Kind], tuple[Source, Callable[[Reading], Awaitable[Answer[dict[str, Found]]]]]]
+Call = tuple[Source, Callable[[Reading], Awaitable[Answer[dict[str, Found]]]]]
 
 
 def _calls(
     fanout: Fanout, kind: Kind, of: Kind, parents: Sequence[Ref], arguments: Slice, fields: Fields
-) -> dict[tuple[str, Kind, Kind], tuple[Source, Callable[[Reading], Awaitable[Answer[dict[str, Found]]]]]]:
+) -> dict[tuple[str, Kind, Kind], Call]:
     # Only creation time upwards can be cut at the system: everything else needs all of a parent's records at hand.
     cuttable = arguments.after is None and arguments.order == "created" and not arguments.descending
     first = min(arguments.first + 1, CAP) if cuttable else CAP
     names = people.wanted(kind, fields) if kind in people.PERSON_KINDS else people.selected(kind, fields)
-    calls = {}
+    calls: dict[tuple[str, Kind, Kind], Call] = {}
     for source in fanout.sources:
         ids = [ref.native_id for ref in parents if ref.source == source.id and ref.kind == of]
         if ids and source.relates(of, kind):
@@ -218,7 +217,7 @@ def _relating(
     return lambda reading: source.related(kind, of, ids, fields=names, first=first, reading=reading)
 
 
-async def _answered(fanout: Fanout, calls: Calls) -> dict[tuple[Kind, Ref], Sequence[Record]]:
+async def _answered(fanout: Fanout, calls: Mapping[tuple[str, Kind, Kind], Call]) -> dict[tuple[Kind, Ref], Sequence[Record]]:
     """Run the calls; a parent with more records than were fetched makes its source's part PARTIAL where that matters."""
     answers, _ = await fanout.ask(dict(calls))
     found: dict[tuple[Kind, Ref], Sequence[Record]] = {}

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl
 
 import orjson
 from starlette.requests import Request
@@ -304,3 +305,8 @@ class Dialect:
 
 def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status_code=status, headers=headers, media_type="application/json")
+
+
+async def form(request: Request) -> dict[str, str]:
+    """Return the fields of a URL-encoded body."""
+    return dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from model.keys import normal_phone
 from sandbox.clock import SandboxClock
-from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, json_response
+from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import Company, Deal, Profile, Ticket, User, World
@@ -263,12 +263,12 @@ class HubSpot(Dialect):
     # ---- OAuth ----
 
     async def _token(self, request: Request) -> Response:
-        form = await request.form()
-        if form.get("client_id") != CLIENT_ID or form.get("client_secret") != CLIENT_SECRET:
+        said = await form(request)
+        if said.get("client_id") != CLIENT_ID or said.get("client_secret") != CLIENT_SECRET:
             return json_response({"status": "BAD_CLIENT_SECRET", "message": "missing or unknown client secret"}, status=400)
-        if form.get("grant_type") != "refresh_token":
+        if said.get("grant_type") != "refresh_token":
             return json_response({"status": "BAD_GRANT_TYPE", "message": "missing or unknown grant type"}, status=400)
-        given = str(form.get("refresh_token", ""))
+        given = str(said.get("refresh_token", ""))
         if self.tokens.refresh(given) is None:
             return json_response({"status": "BAD_REFRESH_TOKEN", "message": "missing or unknown refresh token"}, status=400)
         return json_response(

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from model.keys import normal_phone
 from sandbox import soql
 from sandbox.clock import SandboxClock
-from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, json_response
+from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
 from sandbox.soql import MalformedQuery, Ordering, Query
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
@@ -195,21 +195,21 @@ class Salesforce(Dialect):
     # ---- OAuth ----
 
     async def _token(self, request: Request) -> Response:
-        form = await request.form()
-        if form.get("client_id") != CLIENT_ID:
+        said = await form(request)
+        if said.get("client_id") != CLIENT_ID:
             return _token_error("invalid_client_id", "client identifier invalid")
-        if form.get("client_secret") != CLIENT_SECRET:
+        if said.get("client_secret") != CLIENT_SECRET:
             return _token_error("invalid_client", "invalid client credentials")
-        grant = form.get("grant_type")
+        grant = said.get("grant_type")
         body = {
-            "instance_url": self.base_url or str(request.base_url).rstrip("/"), "id": "https://login.salesforce.com/id/00Dxx0000000001EAA/005xx000001Sv6AAAS",
+            "instance_url": self.base_url or f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}", "id": "https://login.salesforce.com/id/00Dxx0000000001EAA/005xx000001Sv6AAAS",
             "token_type": "Bearer", "issued_at": str(int(self.clock.time() * 1000)), "scope": "refresh_token api", "signature": secrets.token_hex(16),
         }  # fmt: skip
         if grant == "client_credentials":
             return json_response({"access_token": self.tokens.issue(CLIENT_ID, prefix="00Dxx0000000001!"), **body})
         if grant != "refresh_token":
             return _token_error("unsupported_grant_type", "grant type not supported")
-        following = self.tokens.refresh(str(form.get("refresh_token", "")), prefix="5Aep861")
+        following = self.tokens.refresh(str(said.get("refresh_token", "")), prefix="5Aep861")
         if following is None:
             return _token_error("invalid_grant", "expired access/refresh token")
         return json_response({"access_token": self.tokens.issue(CLIENT_ID, prefix="00Dxx0000000001!"), "refresh_token": following, **body})

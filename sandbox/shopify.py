@@ -35,7 +35,7 @@ from starlette.responses import Response
 from model.keys import normal_phone
 from sandbox import shopify_query as search
 from sandbox.clock import SandboxClock
-from sandbox.dialect import Bucket, Dialect, Endpoint, Tokens, json_response
+from sandbox.dialect import Bucket, Dialect, Endpoint, Tokens, form, json_response
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import PRODUCTS, Order, Profile, World
@@ -142,7 +142,7 @@ class Shopify(Dialect):
         if "json" in request.headers.get("content-type", ""):
             said = orjson.loads(await request.body())
         else:
-            said = dict(await request.form())
+            said = await form(request)
         if said.get("client_id") != CLIENT_ID or said.get("client_secret") != CLIENT_SECRET:
             return json_response({"error": "invalid_client", "error_description": "Client authentication failed"}, status=400)
         scope = {"scope": "read_customers,read_orders,read_all_orders"}

@@ -36,7 +36,8 @@ def level(
 
         # Records hold rows and cannot be hashed; within one request each parent is one object.
         loader = context.loaders[key] = DataLoader(batch_load_fn=batch, get_cache_key=id)
-    return loader.load(parent)  # type: ignore[no-any-return]
+    answer: Awaitable[Any] = loader.load(parent)
+    return answer
 
 
 def shows(*records: type) -> Callable[[object, Any], bool]:

@@ -1,6 +1,7 @@
 """Which fields of which records a selection needs: what decides the projection sent to a system."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from graphql import (
     FieldNode,
@@ -29,7 +30,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def needed(info: Info[Context, object]) -> Fields:
+def needed(info: Info[Context, Any]) -> Fields:
     """Return (kind, target field) for every record field selected anywhere below this field; computed once per field."""
     context = info.context
     nodes = info._raw_info.field_nodes  # noqa: SLF001 - Strawberry's own selection copies the whole tree per parent
@@ -38,7 +39,7 @@ def needed(info: Info[Context, object]) -> Fields:
         raw = info._raw_info  # noqa: SLF001
         found: set[tuple[str, str]] = set()
         parent = get_named_type(raw.return_type).name
-        variables = raw.variable_values.coerced
+        variables: Mapping[str, Any] = getattr(raw.variable_values, "coerced", raw.variable_values)  # Strawberry hands out a plain dict
         for node in nodes:
             if node.selection_set is not None:
                 found.update(_walk(node.selection_set, parent, raw.schema, raw.fragments, variables))
@@ -80,6 +81,6 @@ def _field(
 
 def _keys(node: FieldNode, variables: Mapping[str, object]) -> list[str]:
     """Return the `keys` argument of a customFields selection, ["*"] for all."""
-    given = next((each for each in node.arguments if each.name.value == "keys"), None)
+    given = next((each for each in node.arguments or () if each.name.value == "keys"), None)
     value = value_from_ast_untyped(given.value, dict(variables)) if given else None
     return [str(key) for key in value] if isinstance(value, list) else ["*"]

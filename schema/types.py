@@ -25,12 +25,16 @@ from sources.reading import Reading
 from sources.source import CustomValue
 from sources.source import Source as ConnectedSource
 
-ErrorCode = strawberry.enum(Enum("ErrorCode", {code: code for code in ERROR_CODES}), name="ErrorCode")  # type: ignore[misc]
 RAW_SCOPE = "raw:read"
 
 
 def _enum(name: str, *values: str) -> Any:
-    return strawberry.enum(Enum(name, {value: value for value in values}), name=name)  # type: ignore[misc]
+    """Return a GraphQL enum over the same words that records use, so that nothing is translated on the way out."""
+    members: Any = Enum(name, {value: value for value in values})  # type: ignore[misc]
+    return strawberry.enum(members)
+
+
+ErrorCode = _enum("ErrorCode", *ERROR_CODES)
 
 
 ReadState = _enum(
@@ -416,6 +420,24 @@ class Ticket(Node):
 TimelineItem = Annotated[Deal | Order | Ticket, strawberry.union("TimelineItem")]
 
 
+@strawberry.type
+class TimelineEdge:
+    cursor: str
+    node: TimelineItem
+
+
+def _timeline_edges(root: Parent[connections.Connection[Any]]) -> list[TimelineEdge]:
+    return [TimelineEdge(cursor=root.cursor(at), node=node) for at, node in enumerate(root.nodes)]
+
+
+@strawberry.type
+class TimelineConnection:
+    edges: list[TimelineEdge] = resolved(by=_timeline_edges)
+    nodes: list[TimelineItem]
+    page_info: PageInfo = resolved(by=_page_info)
+    sources: list[SourceStatus] = resolved(by=_statuses)
+
+
 # ---- the customer ----
 
 
@@ -584,7 +606,7 @@ class Customer(Node):
     deals: Connection[Deal] = resolved(by=_customer_deals)
     orders: Connection[Order] = resolved(by=_customer_slice("order"))
     tickets: Connection[Ticket] = resolved(by=_customer_slice("ticket"))
-    timeline: Connection[TimelineItem] = resolved(by=_timeline)
+    timeline: TimelineConnection = resolved(by=_timeline)
     merged_from: list[ID] = resolved(by=_merged_from)
     sources: list[SourceStatus] = resolved(by=lambda root: root.statuses)
     refs: list[RecordRef] = resolved(by=_customer_refs)

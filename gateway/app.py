@@ -1,0 +1,210 @@
+"""The composition root: every part is made once, here, and handed to those who need it."""
+
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from adapters.base import Window
+from cache.entries import Cache
+from cache.memory import MemoryCache
+from cache.redis import RedisCache, connect
+from credentials.grants import GrantStore
+from credentials.vault import Vault
+from gateway import graphiql
+from gateway.callers import Caller, identified
+from gateway.errors import refusal
+from gateway.graphql import GraphQLEndpoint
+from gateway.health import health_routes
+from gateway.limits import Limits
+from gateway.security import KnownHosts, RequestId
+from gateway.settings import Settings, SourceSettings
+from gateway.sources import Opener, grant_of, row_of
+from identity.index import IdentityIndex, minter
+from model.clock import SystemClock
+from model.errors import CallerUnknownError, ConfigurationError
+from resolvers.context import Context
+from resolvers.cursors import Signer
+from schema.graph import build
+from sources.budget import Budget, LocalBudget
+from sources.client import network
+from sources.registry import Registry
+from sources.shared_budget import SharedBudget
+from store.callers import CallerRows
+from store.credentials import CredentialRows
+from store.database import Database
+from store.sources import SourceRows
+from telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+WORKSPACE = "default"
+EXAMPLES = (
+    "# Everything connected knows about one customer\n"
+    'query Customer {\n  customer(by: { email: "ada.king@northwind.example" }) {\n    name\n    emails\n    phones\n'
+    "    contacts { ref { system } email phone title account { name } }\n"
+    "    deals(first: 5) { nodes { ref { system } name amount { amount currency } stage { name category } } }\n"
+    "    orders(first: 5) { nodes { number status total { amount currency } items { title quantity } } }\n"
+    "    tickets(first: 5) { nodes { ref { system } subject status priority } }\n"
+    "    timeline(first: 20) { nodes { __typename ... on Deal { name } ... on Order { number } ... on Ticket { subject } } }\n"
+    "    sources { source { id } state calls latencyMs }\n  }\n}\n",
+    "# One list over every source, in one order\n"
+    "query Customers($after: String) {\n  customers(first: 10, after: $after) {\n    nodes { id name primaryEmail refs { system recordId } }\n"
+    "    pageInfo { hasNextPage endCursor }\n    sources { source { id } state calls exhausted retryAt }\n  }\n}\n",
+)
+
+
+class Runtime:
+    """The parts of one process, open between `start` and `stop`."""
+
+    database: Database
+    vault: Vault
+    callers: CallerRows
+    source_rows: SourceRows
+    grants: GrantStore
+    opener: Opener
+    index: IdentityIndex
+    signer: Signer
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.rng = random.Random(secrets.randbits(64))  # noqa: S311 - jitter and ids, no secrets
+        self.metrics = Metrics()
+        self.registry = Registry()
+        self._redis: Redis | None = None
+        self._closing = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        """Open everything.
+
+        Raises:
+            ConfigurationError: naming the setting that must change.
+        """
+        settings = self.settings
+        key = settings.key.get_secret_value() if settings.key else None
+        self.vault = Vault.from_text(key) if key else Vault.from_file(settings.data_dir / "key")
+        self.database = await Database.open(settings.database())
+        self._closing.push_async_callback(self.database.close)
+        self.callers, self.source_rows = CallerRows(self.database), SourceRows(self.database)
+        self.grants = GrantStore(CredentialRows(self.database), self.vault)
+        self.index = IdentityIndex(self.database, clock=self.clock, mint=minter(self.clock, self.rng))
+        self.signer = Signer(self.vault.derive("cursor"))
+        transport = network()
+        self._closing.push_async_callback(transport.aclose)
+        self.opener = Opener(
+            cache=self._cache(), grants=self.grants, network=transport, budget=self._budget, clock=self.clock, rng=self.rng
+        )
+        for rank, said in enumerate(settings.sources):
+            await self.connect(said, rank=rank)
+        for row in await self.source_rows.all(WORKSPACE):
+            self.registry.put(await self.opener.open(row))
+
+    async def stop(self) -> None:
+        await self._closing.aclose()
+
+    async def connect(self, said: SourceSettings, *, rank: int) -> None:
+        """Store a source; rotated tokens that were stored since are kept while the configured secrets stay the same."""
+        grant = grant_of(said)
+        known = await self.grants.load(WORKSPACE, said.id)
+        if known is None or not known[1].same_secrets(said.auth.secrets()):
+            await self.grants.save(WORKSPACE, said.id, grant, version=known[0] + 1 if known else 1)
+        await self.source_rows.put(row_of(said, workspace=WORKSPACE, rank=rank))
+
+    async def missing(self) -> Sequence[str]:
+        """Return what keeps this process from serving."""
+        try:
+            async with self.database.read() as connection:
+                await connection.exec_driver_sql("select 1")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is "not ready"
+            log.warning("database unavailable", extra={"error.type": type(error).__name__})
+            return ["database"]
+        return []
+
+    async def context(self, request: Request, caller: Caller) -> Context:
+        settings = self.settings
+        return Context(
+            workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
+            clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+        )  # fmt: skip
+
+    async def identify(self, request: Request) -> Caller:
+        return await identified(request, self.callers, require_key=self.settings.require_key)
+
+    def _cache(self) -> Cache:
+        if (redis := self._connected()) is not None:
+            return RedisCache(redis, failed=self.metrics.redis_failures.labels("cache").inc)
+        return MemoryCache(clock=self.clock)
+
+    def _budget(self, windows: Iterable[Window], *, account: str) -> Budget:
+        if (redis := self._connected()) is not None:
+            failed = self.metrics.redis_failures.labels("budget").inc
+            return SharedBudget(windows, redis=redis, account=account, clock=self.clock, rng=self.rng, failed=failed)
+        return LocalBudget(windows, clock=self.clock)
+
+    def _connected(self) -> Redis | None:
+        if self._redis is None and self.settings.redis_url is not None:
+            try:
+                self._redis = connect(self.settings.redis_url.get_secret_value())
+            except ValueError as error:
+                raise ConfigurationError("redis_url must be redis://… or rediss://…") from error
+            self._closing.push_async_callback(self._redis.aclose)
+        return self._redis
+
+
+def create(settings: Settings) -> Starlette:
+    """Return the app; its parts open when it starts and close when it stops."""
+    runtime = Runtime(settings)
+    limits = Limits(tokens=settings.max_tokens, depth=settings.max_depth, aliases=settings.max_aliases)
+    endpoint = GraphQLEndpoint(
+        build(email_key=settings.email_key), identify=runtime.identify, context=runtime.context, limits=limits, max_body=settings.max_body,
+        introspection=settings.introspection, metrics=runtime.metrics,
+    )  # fmt: skip
+
+    async def graphql(request: Request) -> Response:
+        if settings.graphiql and graphiql.wants_page(request):
+            return graphiql.page(EXAMPLES)
+        return await endpoint(request)
+
+    async def home(_: Request) -> Response:
+        return RedirectResponse("/graphql")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await runtime.start()
+        try:
+            yield
+        finally:
+            await runtime.stop()
+
+    middleware = [
+        Middleware(RequestId),
+        Middleware(KnownHosts, hosts=settings.allowed_hosts, origins=settings.cors_origins),
+        Middleware(
+            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"], expose_headers=["x-request-id"],
+        ),
+    ]  # fmt: skip
+    routes: list[Any] = [
+        Route("/", home),
+        *([graphiql.assets()] if settings.graphiql else []),
+        Route("/graphql", graphql, methods=["GET", "POST"]),
+        *health_routes(runtime.missing, runtime.metrics, runtime.identify),
+    ]
+    handlers = {CallerUnknownError: _unauthenticated}
+    app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)
+    app.state.runtime = runtime
+    return app
+
+
+async def _unauthenticated(_: Request, error: Exception) -> Response:
+    return JSONResponse(refusal("UNAUTHENTICATED", str(error)), status_code=401, headers={"www-authenticate": 'Bearer realm="customer360"'})

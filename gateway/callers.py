@@ -1,0 +1,38 @@
+"""Who asks."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from model.errors import CallerUnknownError
+from store.callers import CallerRows
+
+ALL_SCOPES = ("read", "raw:read", "operate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    workspace: str
+    name: str
+    scopes: frozenset[str]
+
+
+DEMO = Caller(workspace="default", name="demo", scopes=frozenset(ALL_SCOPES))
+
+
+async def identified(request: Request, rows: CallerRows, *, require_key: bool) -> Caller:
+    """Return the caller whose API key the request carries.
+
+    Raises:
+        CallerUnknownError: there is none, or it is not (any more) ours.
+    """
+    if not require_key:
+        return DEMO
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    key = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    if not key:
+        raise CallerUnknownError("an API key is required: Authorization: Bearer c360_…")
+    row = await rows.find(key)
+    if row is None:
+        raise CallerUnknownError("this API key is not known, or was revoked")
+    return Caller(workspace=row.workspace, name=row.name, scopes=frozenset(row.scopes))

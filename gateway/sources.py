@@ -1,0 +1,110 @@
+"""From what a workspace connected to an open `Source`."""
+
+import random
+from collections.abc import Callable
+
+import httpx
+
+from adapters.base import Config
+from adapters.registry import ADAPTERS
+from cache.entries import Cache
+from credentials.flows import flow
+from credentials.grants import Grant, GrantStore
+from credentials.schemes import OAuth
+from gateway.settings import SourceSettings
+from model.clock import Clock
+from model.errors import ConfigurationError, TokenExpiredError
+from sources.breaker import Breaker
+from sources.budget import Budget
+from sources.client import client
+from sources.source import Source
+from sources.transport import FAULT, Guard, Retry
+from store.sources import SourceRow
+
+_NEEDED = {"oauth": ("client_id", "client_secret"), "token": ("token",), "basic": ("username", "password")}
+
+
+class Opener:
+    """Opens sources over shared parts.
+
+    Args:
+        budget: returns the budget of a vendor account's windows; sources of one account share it.
+    """
+
+    def __init__(
+        self, *, cache: Cache, grants: GrantStore, network: httpx.AsyncBaseTransport, budget: Callable[..., Budget], clock: Clock,
+        rng: random.Random,
+    ) -> None:  # fmt: skip
+        self._cache, self._grants, self._network, self._budget, self._clock, self._rng = cache, grants, network, budget, clock, rng
+        self._exchange = client(network)
+        self._budgets: dict[tuple[str, str], Budget] = {}
+
+    async def open(self, row: SourceRow) -> Source:
+        """Return the source, ready to be asked.
+
+        Raises:
+            ConfigurationError: its system is not known, or it has no credentials.
+        """
+        adapter_class = ADAPTERS.get(row.system)
+        if adapter_class is None:
+            raise ConfigurationError(f"sources.{row.id}.system: there is no system {row.system!r}")
+        config = row.config
+        adapter = adapter_class(
+            Config(
+                source=row.id, base_url=row.base_url, api_version=config.get("api_version"), region=config.get("region", "US"),
+                currency=config.get("currency", "USD"), web_url=config.get("web_url"), options=config.get("options", {}),
+            )
+        )  # fmt: skip
+        found = await self._grants.load(row.workspace, row.id)
+        if found is None:
+            raise ConfigurationError(f"sources.{row.id}.auth: no credentials are stored")
+        account = (row.system, row.base_url)
+        budget = self._budgets.get(account)
+        if budget is None:
+            budget = self._budgets[account] = self._budget(adapter.windows, account=":".join(account))
+        guard = Guard(self._network, adapter=adapter, budget=budget, breaker=Breaker(self._clock), clock=self._clock)
+        scheme = adapter.auth[found[1].scheme]
+        return Source(
+            workspace=row.workspace, id=row.id, label=row.label, rank=row.rank, adapter=adapter,
+            client=client(Retry(guard, clock=self._clock, rng=self._rng)),
+            auth=flow(
+                scheme, found[1], workspace=row.workspace, source=row.id, base_url=row.base_url, store=self._grants,
+                exchange=self._exchange, expired=_expired, clock=self._clock,
+            ),
+            budget=budget, cache=self._cache, clock=self._clock, state=row.state, reason=row.reason,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def _expired(response: httpx.Response) -> bool:
+    return isinstance(response.extensions.get(FAULT), TokenExpiredError)
+
+
+def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
+    """Return a configured source as it is stored."""
+    config = {
+        "region": said.region, "currency": said.currency, "options": said.options,
+        **({"api_version": said.api_version} if said.api_version else {}), **({"web_url": str(said.web_url).rstrip("/")} if said.web_url else {}),
+    }  # fmt: skip
+    return SourceRow(
+        workspace=workspace, id=said.id, system=said.system, label=said.label or said.id, base_url=str(said.base_url).rstrip("/"), rank=rank, config=config
+    )
+
+
+def grant_of(said: SourceSettings) -> Grant:
+    """Return the credentials a source was configured with.
+
+    Raises:
+        ConfigurationError: the scheme is not one of the system's, or a secret it needs is missing.
+    """
+    adapter_class = ADAPTERS.get(said.system)
+    if adapter_class is None:
+        raise ConfigurationError(f"sources.{said.id}.system: there is no system {said.system!r}; there are: {', '.join(ADAPTERS)}")
+    scheme = adapter_class.auth.get(said.auth.scheme)
+    if scheme is None:
+        raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")
+    secrets = said.auth.secrets()
+    kind = "oauth" if isinstance(scheme, OAuth) else said.auth.scheme
+    for name in _NEEDED[kind]:
+        if not secrets.get(name):
+            raise ConfigurationError(f"sources.{said.id}.auth.{name} is missing")
+    return Grant(**secrets)  # type: ignore[arg-type]

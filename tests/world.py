@@ -1,0 +1,96 @@
+"""A whole world on loopback: the sandbox and the gateway, each on a real server in a thread of its own."""
+
+import contextlib
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from gateway.app import create
+from gateway.settings import Settings
+from sandbox.app import Sandbox, server
+
+SYSTEMS = ("hubspot", "salesforce", "shopify", "zendesk")
+
+
+@contextlib.contextmanager
+def served(made: uvicorn.Server) -> Iterator[str]:
+    """Serve on a free loopback port; yield the base address."""
+    scheme = "https" if getattr(made.config, "ssl", None) else "http"
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=made.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not made.started and thread.is_alive():
+        time.sleep(0.005)
+    try:
+        yield f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        made.should_exit = True
+        thread.join(10)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """
+    Attributes:
+        sandbox: the vendor world, in this process: its truth can be read directly.
+        http: a client of the gateway.
+        control: a client of the sandbox.
+    """
+
+    sandbox: Sandbox
+    http: httpx.Client
+    control: httpx.Client
+
+    def ask(self, query: str, variables: Mapping[str, Any] | None = None, **headers: str) -> Any:
+        """Return the answer's body."""
+        return self.http.post("/graphql", json={"query": query, "variables": dict(variables or {})}, headers=headers).json()
+
+    def data(self, query: str, variables: Mapping[str, Any] | None = None) -> Any:
+        """Return `data` of an answer without errors."""
+        body = self.ask(query, variables)
+        assert "errors" not in body, body["errors"]
+        return body["data"]
+
+    def fault(self, system: str, fault: str, **facts: Any) -> None:
+        answer = self.control.post("/_control/faults", json={"system": system, "fault": fault, **facts})
+        assert answer.status_code == 201, answer.text
+
+    def heal(self) -> None:
+        self.control.delete("/_control/faults")
+
+    def calls(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = self.control.get("/_control/calls").json()
+        return found
+
+    def forget_calls(self) -> None:
+        self.control.delete("/_control/calls")
+
+
+def source_settings(sandbox: Sandbox, address: str) -> list[dict[str, Any]]:
+    return [
+        {"id": name, "system": name, "base_url": f"{address}/{name}", "auth": dict(dialect.demo_auth())}
+        for name, dialect in sandbox.dialects.items()
+    ]
+
+
+@contextlib.contextmanager
+def world(*, people: int = 120, seed: int = 1, **settings: Any) -> Iterator[World]:
+    """Run sandbox and gateway; the gateway's data lives in a folder that is removed after."""
+    sandbox = Sandbox(people=people, seed=seed)
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(served(server(sandbox)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        values = {"require_key": False, "data_dir": folder, "sources": source_settings(sandbox, address), **settings}
+        app = create(Settings.model_validate(values))
+        base = stack.enter_context(served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))))
+        http = stack.enter_context(httpx.Client(base_url=base, timeout=30))
+        control = stack.enter_context(httpx.Client(base_url=address, timeout=30))
+        yield World(sandbox, http, control)
