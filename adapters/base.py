@@ -217,9 +217,7 @@ class Adapter:
         """
         raise UnsupportedError(f"{self.name} has no {kind} of {of}")
 
-    async def find(
-        self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]
-    ) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
         """Return, for each value, the live rows that carry it, in the order of `values`.
 
         Args:

@@ -39,7 +39,7 @@ from model.errors import (
     TokenExpiredError,
     UnavailableError,
 )
-from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage
+from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
 _READ, _LINKS, _SEARCH_PAGE, _SEARCH_CAP = 100, 1000, 200, 10_000
 _PATHS: Mapping[str, Mapping[str, str]] = {
@@ -214,9 +214,7 @@ class HubSpot(Adapter):
                 found[str(each["from"]["id"])] = [str(to["toObjectId"]) for to in ordered]
         return found
 
-    async def find(
-        self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]
-    ) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
         """ceil(values / 100) searches.
 
         Secondary addresses are found through `hs_additional_emails` (HubSpot staff in hubspot-api-nodejs issue 24), phones
@@ -229,7 +227,8 @@ class HubSpot(Adapter):
             spelled = {value: str(phonenumbers.parse(value, None).national_number) for value in values}
             names = ["hs_searchable_calculated_phone_number"]
         asked = [
-            self._search(api, kind, _groups(names, [spelled[value] for value in some]), None, fields) for some in batches(values, 100)
+            self._search(api, kind, _groups(names, [spelled[value] for value in some]), None, fields)
+            for some in batches(values, 100)
         ]
         found: dict[str, Row] = {row["id"]: row for rows in await asyncio.gather(*asked) for row in rows}
         # The source keeps for each value only the rows that carry it, so every value may look at all.
@@ -247,7 +246,14 @@ class HubSpot(Adapter):
         return found
 
     async def _search_page(
-        self, api: Api, kind: Kind, groups: Sequence[Any], sort: tuple[str, str] | None, fields: Sequence[str], size: int, after: str
+        self,
+        api: Api,
+        kind: Kind,
+        groups: Sequence[Any],
+        sort: tuple[str, str] | None,
+        fields: Sequence[str],
+        size: int,
+        after: str,
     ) -> tuple[list[Row], str | None]:
         body: dict[str, Any] = {"filterGroups": groups, "properties": _names(fields), "limit": size, "after": after}
         if sort is not None:
@@ -313,7 +319,12 @@ class HubSpot(Adapter):
             period = float(headers.get("x-hubspot-ratelimit-interval-milliseconds", "10000")) / 1000
             limit = float(headers.get("x-hubspot-ratelimit-max", "190"))
             learned.append(
-                Learned(window="burst", limit=limit, remaining=float(headers["x-hubspot-ratelimit-remaining"]), per_second=limit / period)
+                Learned(
+                    window="burst",
+                    limit=limit,
+                    remaining=float(headers["x-hubspot-ratelimit-remaining"]),
+                    per_second=limit / period,
+                )
             )
         if "x-hubspot-ratelimit-daily-remaining" in headers:
             learned.append(
@@ -383,9 +394,14 @@ def _field(each: Row) -> FieldMeta:
 def _stage(each: Row, pipeline: str) -> Stage:
     probability = float(each["metadata"].get("probability") or 0)
     closed = each["metadata"].get("isClosed") == "true"
-    category = ("WON" if probability == 1 else "LOST") if closed else "OPEN"
+    category: StageCategory = ("WON" if probability == 1 else "LOST") if closed else "OPEN"
     return Stage(
-        id=each["id"], name=each["label"], category=category, pipeline=pipeline, native=each["id"], probability=probability  # type: ignore[arg-type]
+        id=each["id"],
+        name=each["label"],
+        category=category,
+        pipeline=pipeline,
+        native=each["id"],
+        probability=probability,
     )
 
 
@@ -398,5 +414,3 @@ def _message(said: Mapping[str, Any]) -> str:
 def _seconds(response: Response, default: float | None) -> float | None:
     given = response.headers.get("retry-after", "")
     return float(given) if given.replace(".", "", 1).isdigit() else default
-
-

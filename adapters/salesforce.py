@@ -37,7 +37,7 @@ from model.errors import (
     TokenExpiredError,
     UnavailableError,
 )
-from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage
+from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
 _COLLECTION = 2000  # ids per composite/sobjects read
 _IN = 400  # literals per IN (…): a URI holds 16 KB
@@ -71,7 +71,7 @@ class Salesforce(Adapter):
     evidence = "E3"
     auth: ClassVar[Mapping[str, Auth]] = {
         # The answer names no lifetime; 15 minutes is the shortest a session can be set to.
-        "oauth": OAuth(token_path="/services/oauth2/token", lifetime=900, learns_host="instance_url"),  # noqa: S106 - a path
+        "oauth": OAuth(token_path="/services/oauth2/token", lifetime=900, learns_host="instance_url"),
     }
     windows = (
         Window(name="daily", limit=100_000, period=86_400),
@@ -123,7 +123,9 @@ class Salesforce(Adapter):
         return ObjectType(name=name, fields=fields, stages=await self._stages(api) if kind == "deal" else {})
 
     async def _stages(self, api: Api) -> dict[str, Stage]:
-        rows = await self._query(api, "deal.stages", "SELECT MasterLabel, ApiName, IsClosed, IsWon, DefaultProbability FROM OpportunityStage")
+        rows = await self._query(
+            api, "deal.stages", "SELECT MasterLabel, ApiName, IsClosed, IsWon, DefaultProbability FROM OpportunityStage"
+        )
         return {each["MasterLabel"]: _stage(each) for each in rows}
 
     async def _known(self, api: Api, kind: Kind, fields: Sequence[str]) -> list[str]:
@@ -165,9 +167,7 @@ class Salesforce(Adapter):
             found.setdefault(row[tie], []).append(row[child] if by_role else row)
         return [Related(rows=found.get(id, [])) for id in ids]
 
-    async def find(
-        self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]
-    ) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
         """ceil(values / 400) queries by e-mail, ceil(values / 100) searches by phone (SOSL compares digits, not spelling)."""
         names = await self._known(api, kind, fields)
         name = self.kinds[kind].object
@@ -203,7 +203,9 @@ class Salesforce(Adapter):
         if scan.updated_before is not None:
             tests.append(f"SystemModstamp < {_datetime(scan.updated_before)}")
         where = f" WHERE {' AND '.join(tests)}" if tests else ""
-        soql = f"SELECT {', '.join(names)} FROM {self.kinds[kind].object}{where} ORDER BY {column} {way}, Id {way} LIMIT {scan.size}"
+        soql = (
+            f"SELECT {', '.join(names)} FROM {self.kinds[kind].object}{where} ORDER BY {column} {way}, Id {way} LIMIT {scan.size}"
+        )
         rows = await self._query(api, f"{kind}.scan", soql)
         return Page(rows=rows, end=len(rows) < scan.size)
 
@@ -269,8 +271,8 @@ def _field(each: Row) -> FieldMeta:
 
 
 def _stage(each: Row) -> Stage:
-    category = ("WON" if each["IsWon"] else "LOST") if each["IsClosed"] else "OPEN"
+    category: StageCategory = ("WON" if each["IsWon"] else "LOST") if each["IsClosed"] else "OPEN"
     return Stage(
-        id=each["ApiName"], name=each["MasterLabel"], category=category, pipeline=None, native=each["MasterLabel"],  # type: ignore[arg-type]
+        id=each["ApiName"], name=each["MasterLabel"], category=category, pipeline=None, native=each["MasterLabel"],
         probability=each["DefaultProbability"] / 100,
     )  # fmt: skip

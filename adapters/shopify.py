@@ -57,7 +57,7 @@ class Shopify(Adapter):
     api_version = "2026-07"
     evidence = "E2"
     auth: ClassVar[Mapping[str, Auth]] = {
-        "oauth": OAuth(token_path="/admin/oauth/access_token", header="X-Shopify-Access-Token", prefix=""),  # noqa: S106 - a path
+        "oauth": OAuth(token_path="/admin/oauth/access_token", header="X-Shopify-Access-Token", prefix=""),
         "token": Token(header="X-Shopify-Access-Token", prefix=""),
     }
     # Standard plan until the first answer tells better; each call names its own cost in points.
@@ -177,9 +177,7 @@ class Shopify(Adapter):
             if after is None:
                 return [row for row in await self._whole(api, found, selection) if row is not None]
 
-    async def find(
-        self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]
-    ) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
         """ceil(values / 50) searches. The search index lags behind writes by seconds."""
         selection = _Selection(fields)
         parts = await asyncio.gather(*(self._found(api, kind, key, some, selection) for some in batches(values, _VALUES)))
@@ -204,7 +202,11 @@ class Shopify(Adapter):
         Times are whole seconds and Shopify states nothing about ties: the page starts again at the second it ended in, and
         the group that crosses its end is read to its end and sorted by id here.
         """
-        column, field = ("createdAt", "customer_date" if kind == "contact" else "created_at") if scan.order == "created" else ("updatedAt", "updated_at")
+        column, field = (
+            ("createdAt", "customer_date" if kind == "contact" else "created_at")
+            if scan.order == "created"
+            else ("updatedAt", "updated_at")
+        )
         tests = []
         if scan.after is not None:
             tests.append(f"{field}:{'<=' if scan.descending else '>='}'{_second(scan.after.at)}'")
@@ -282,7 +284,9 @@ class Shopify(Adapter):
         facts: dict[str, Any] = {"status": response.status}
         if response.status == 429:
             wait = response.headers.get("retry-after", "")
-            return ThrottledError("too many calls", retry_after=float(wait) if wait.replace(".", "", 1).isdigit() else None, **facts)
+            return ThrottledError(
+                "too many calls", retry_after=float(wait) if wait.replace(".", "", 1).isdigit() else None, **facts
+            )
         if response.status == 401:
             return TokenExpiredError("the access token is not accepted", **facts)
         if response.status in {402, 403, 423, 430}:
@@ -307,7 +311,9 @@ class Shopify(Adapter):
 
     def learn(self, response: Response) -> Sequence[Learned]:
         body = response.json_or_none()
-        status = (((body.get("extensions") or {}).get("cost") or {}).get("throttleStatus") or {}) if isinstance(body, dict) else {}
+        status = (
+            (((body.get("extensions") or {}).get("cost") or {}).get("throttleStatus") or {}) if isinstance(body, dict) else {}
+        )
         if not status:
             return []
         return [

@@ -62,7 +62,7 @@ class Zendesk(Adapter):
     api_version = "v2"
     evidence = "E1"
     auth: ClassVar[Mapping[str, Auth]] = {
-        "oauth": OAuth(token_path="/oauth/tokens", lifetime=7200, body="json"),  # noqa: S106 - a path
+        "oauth": OAuth(token_path="/oauth/tokens", lifetime=7200, body="json"),
         "basic": Basic(user_suffix="/token"),
     }
     windows = (Window(name="minute", limit=700, period=60),)
@@ -131,7 +131,9 @@ class Zendesk(Adapter):
         There is no batch of tickets by user. A search by several requesters costs one call where singles cost one per
         parent; a group with more results than a search returns (1,000) is halved.
         """
-        type_, word, tie = ("ticket", "requester", "requester_id") if kind == "ticket" else ("user", "organization", "organization_id")
+        type_, word, tie = (
+            ("ticket", "requester", "requester_id") if kind == "ticket" else ("user", "organization", "organization_id")
+        )
         parts = await asyncio.gather(*(self._children(api, f"{of}.{kind}", type_, word, some) for some in batches(ids, _MANY)))
         found: dict[str, list[Row]] = {}
         for row in chain.from_iterable(parts):
@@ -143,15 +145,17 @@ class Zendesk(Adapter):
         rows, count = await self._search(api, operation, query, "created_at", descending=False, page=1)
         if count > _SEARCH_CAP and len(ids) > 1:
             half = len(ids) // 2
-            parts = await asyncio.gather(*(self._children(api, operation, type_, word, some) for some in (ids[:half], ids[half:])))
+            parts = await asyncio.gather(
+                *(self._children(api, operation, type_, word, some) for some in (ids[:half], ids[half:]))
+            )
             return list(chain.from_iterable(parts))
         pages = range(2, -(-min(count, _SEARCH_CAP) // _PAGE) + 1)
-        more = await asyncio.gather(*(self._search(api, operation, query, "created_at", descending=False, page=page) for page in pages))
+        more = await asyncio.gather(
+            *(self._search(api, operation, query, "created_at", descending=False, page=page) for page in pages)
+        )
         return [*rows, *chain.from_iterable(found for found, _ in more)]
 
-    async def find(
-        self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]
-    ) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
         """ceil(values / 30) user searches, which also match secondary e-mail identities."""
         asked = [
             api.send(
@@ -207,7 +211,13 @@ class Zendesk(Adapter):
     async def _search(
         self, api: Api, operation: str, query: str, sort: str, *, descending: bool, page: int
     ) -> tuple[list[Row], int]:
-        params = [("query", query), ("sort_by", sort), ("sort_order", "desc" if descending else "asc"), ("per_page", str(_PAGE)), ("page", str(page))]
+        params = [
+            ("query", query),
+            ("sort_by", sort),
+            ("sort_order", "desc" if descending else "asc"),
+            ("per_page", str(_PAGE)),
+            ("page", str(page)),
+        ]
         found = (await api.send(Request(operation=operation, path=f"{self._root}/search", params=params))).json()
         return found["results"], found["count"]
 
@@ -253,4 +263,6 @@ def _field(each: Row, prefix: str) -> FieldMeta:
     name = each.get("key") or str(each["id"])
     path = f"{prefix}{name}" if prefix else f"custom_fields[id={each['id']}].value"
     custom = bool(each.get("key")) or bool(each.get("removable", True))
-    return FieldMeta(name=name, path=path, type=_TYPES.get(each["type"], "TEXT"), label=each["title"], custom=custom, options=options)
+    return FieldMeta(
+        name=name, path=path, type=_TYPES.get(each["type"], "TEXT"), label=each["title"], custom=custom, options=options
+    )

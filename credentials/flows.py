@@ -7,8 +7,9 @@ whoever loses takes what the winner wrote, also when the vendor refuses the lose
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import httpx
 import orjson
@@ -16,18 +17,11 @@ import orjson
 from credentials.grants import Grant, GrantStore
 from credentials.schemes import Auth, Basic, OAuth, Token
 from model.clock import Clock
-from model.errors import (
-    GrantLostError,
-    NetworkError,
-    ProtocolError,
-    UnavailableError,
-    UpstreamTimeoutError,
-)
+from model.errors import ExhaustedError, GrantLostError, ProtocolError, RetriableError, SourceError
 
 EARLY = 60.0  # seconds before its end that a token is renewed
 SHORT = 180.0  # a token that lives no longer is renewed after two thirds of its life
 REREADS, REREAD_PAUSE = 5, 0.2  # how often, and after how many seconds, a refused renewal looks for another's success
-TIMEOUT = 15.0  # seconds for a token exchange
 
 
 class Fixed(httpx.Auth):
@@ -45,69 +39,83 @@ class Fixed(httpx.Auth):
         yield request
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenAnswer:
+    """What the token endpoint said; `fault` is what the system's own classification made of it."""
+
+    status: int
+    body: bytes
+    fault: SourceError | None
+
+
+Exchange = Callable[[str, Mapping[str, str], Literal["form", "json"]], Awaitable[TokenAnswer]]
+
+
 class Renewing(httpx.Auth):
     """OAuth 2 with tokens that end.
 
+    A renewal is a task of its own: a caller who gives up waiting must not cut it off between the vendor's answer, which
+    may have ended the old token, and the store.
+
     Args:
-        exchange: sends token requests; has no auth of its own.
+        exchange: sends a token request (address, fields, encoding) under the source's budget and a deadline of its own.
         expired: tells from an answer that the token was not accepted (status alone does not tell).
     """
 
     def __init__(
-        self, scheme: OAuth, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: httpx.AsyncClient,
+        self, scheme: OAuth, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
         expired: Callable[[httpx.Response], bool], clock: Clock,
     ) -> None:  # fmt: skip
         self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
         self._store, self._exchange, self._expired, self._clock = store, exchange, expired, clock
         self._grant: Grant | None = None
         self._version = 0
-        self._lock = asyncio.Lock()
+        self._renewal: asyncio.Task[Grant] | None = None
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        grant = await self._current()
+        grant = self._grant
+        if grant is None or self._due(grant):
+            grant = await self._renewed(grant.access_token if grant else None)
         self._authorise(request, grant)
         response = yield request
         if self._expired(response):
-            grant = await self._renewed(grant.access_token)
-            self._authorise(request, grant)
+            self._authorise(request, await self._renewed(grant.access_token))
             yield request
 
     def _authorise(self, request: httpx.Request, grant: Grant) -> None:
         request.headers[self._scheme.header] = f"{self._scheme.prefix}{grant.access_token}"
         if grant.host and grant.host != self._base_url:
-            said = str(request.url)
-            request.url = httpx.URL(said.replace(self._base_url, grant.host, 1))
+            request.url = httpx.URL(str(request.url).replace(self._base_url, grant.host, 1))
             request.headers["host"] = request.url.netloc.decode()
-
-    async def _current(self) -> Grant:
-        grant = self._grant
-        if grant is not None and not self._due(grant):
-            return grant
-        return await self._renewed(grant.access_token if grant else None)
 
     def _due(self, grant: Grant) -> bool:
         margin = grant.lives / 3 if grant.lives < SHORT else EARLY
         return not grant.access_token or self._clock.now().timestamp() >= grant.expires_at - margin
 
     async def _renewed(self, failed: str | None) -> Grant:
-        """Return a grant whose access token is not `failed`, renewing it unless somebody else has."""
-        async with self._lock:
-            if self._grant is not None and self._grant.access_token != failed and not self._due(self._grant):
-                return self._grant
-            grant = await self._loaded()
-            if grant.access_token and grant.access_token != failed and not self._due(grant):
-                return grant
-            try:
-                answer = await self._exchanged(grant)
-            except GrantLostError:
-                # The token may have been used by another process a moment ago: what it stored counts.
-                for _ in range(REREADS):
-                    again = await self._loaded()
-                    if again.access_token != grant.access_token:
-                        return again
-                    await asyncio.sleep(REREAD_PAUSE)
-                raise
-            return await self._kept(grant, answer)
+        """Return a grant whose access token is not `failed`, renewing it unless somebody else has or does."""
+        if self._grant is not None and self._grant.access_token != failed and not self._due(self._grant):
+            return self._grant
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(failed))
+            self._renewal.add_done_callback(_looked_at)
+        return await asyncio.shield(self._renewal)
+
+    async def _renew(self, failed: str | None) -> Grant:
+        grant = await self._loaded()
+        if grant.access_token and grant.access_token != failed and not self._due(grant):
+            return grant
+        try:
+            answer = await self._exchanged(grant)
+        except GrantLostError:
+            # The token may have been used by another process a moment ago: what it stored counts.
+            for _ in range(REREADS):
+                again = await self._loaded()
+                if again.access_token != grant.access_token:
+                    return again
+                await asyncio.sleep(REREAD_PAUSE)
+            raise
+        return await self._kept(grant, answer)
 
     async def _loaded(self) -> Grant:
         found = await self._store.load(self._workspace, self._source)
@@ -135,43 +143,43 @@ class Renewing(httpx.Auth):
             said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
         else:
             said |= {"grant_type": "client_credentials"}
-        url = f"{self._base_url}{self._scheme.token_path}"
+        answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body)
         try:
-            async with asyncio.timeout(TIMEOUT):
-                if self._scheme.body == "json":
-                    response = await self._exchange.post(url, json=said)
-                else:
-                    response = await self._exchange.post(url, data=said)
-        except (TimeoutError, httpx.TimeoutException) as error:
-            raise UpstreamTimeoutError("the token endpoint did not answer in time") from error
-        except (httpx.TransportError, OSError) as error:
-            raise NetworkError("the token endpoint could not be reached") from error
-        return self._understood(response)
-
-    def _understood(self, response: httpx.Response) -> dict[str, Any]:
-        try:
-            body = orjson.loads(response.content)
+            body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             body = None
-        if response.status_code >= 500 or response.status_code == 429:
-            raise UnavailableError("the token endpoint is not available", status=response.status_code)
-        if not isinstance(body, dict):
-            raise ProtocolError("the token endpoint answered with something that is not JSON", status=response.status_code)
-        if response.status_code < 300 and body.get("access_token"):
+        if isinstance(body, dict) and answer.status < 300 and body.get("access_token"):
             return body
-        code = str(body.get("error") or body.get("status") or "")
+        code = str(body.get("error") or body.get("status") or "") if isinstance(body, dict) else ""
         if code in self._scheme.dead_grant:
-            raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=response.status_code)
-        raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=response.status_code)
+            raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=answer.status)
+        if isinstance(answer.fault, RetriableError | ExhaustedError):
+            raise answer.fault
+        if not isinstance(body, dict):
+            raise ProtocolError("the token endpoint answered with something its documents do not know", status=answer.status)
+        raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=answer.status)
+
+
+def _looked_at(renewal: "asyncio.Task[Grant]") -> None:
+    """Take note of the outcome: everybody who waited may have gone."""
+    if not renewal.cancelled():
+        renewal.exception()
 
 
 def flow(
-    scheme: Auth, grant: Grant, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: httpx.AsyncClient,
+    scheme: Auth, grant: Grant, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
     expired: Callable[[httpx.Response], bool], clock: Clock,
 ) -> httpx.Auth:  # fmt: skip
     """Return the auth flow of a source."""
     if isinstance(scheme, OAuth):
         return Renewing(
-            scheme, workspace=workspace, source=source, base_url=base_url, store=store, exchange=exchange, expired=expired, clock=clock
+            scheme,
+            workspace=workspace,
+            source=source,
+            base_url=base_url,
+            store=store,
+            exchange=exchange,
+            expired=expired,
+            clock=clock,
         )
     return Fixed(scheme, grant)

@@ -40,7 +40,7 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def same_secrets(self, said: Mapping[str, str]) -> bool:
         """Tell whether configuration still says what this grant was made from (rotated tokens aside)."""
-        return all(getattr(self, name) == value for name, value in said.items() if name not in {"refresh_token"})
+        return all(getattr(self, name) == value for name, value in said.items() if name != "refresh_token")
 
     def changed(self, **fields: Any) -> "Grant":
         return structs.replace(self, **fields)

@@ -49,17 +49,21 @@ from telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 WORKSPACE = "default"
 EXAMPLES = (
-    "# Everything connected knows about one customer\n"
-    'query Customer {\n  customer(by: { email: "ada.king@northwind.example" }) {\n    name\n    emails\n    phones\n'
-    "    contacts { ref { system } email phone title account { name } }\n"
-    "    deals(first: 5) { nodes { ref { system } name amount { amount currency } stage { name category } } }\n"
-    "    orders(first: 5) { nodes { number status total { amount currency } items { title quantity } } }\n"
-    "    tickets(first: 5) { nodes { ref { system } subject status priority } }\n"
-    "    timeline(first: 20) { nodes { __typename ... on Deal { name } ... on Order { number } ... on Ticket { subject } } }\n"
-    "    sources { source { id } state calls latencyMs }\n  }\n}\n",
-    "# One list over every source, in one order\n"
-    "query Customers($after: String) {\n  customers(first: 10, after: $after) {\n    nodes { id name primaryEmail refs { system recordId } }\n"
-    "    pageInfo { hasNextPage endCursor }\n    sources { source { id } state calls exhausted retryAt }\n  }\n}\n",
+    (
+        "# Everything connected knows about one customer\n"
+        'query Customer {\n  customer(by: { email: "ada.king@northwind.example" }) {\n    name\n    emails\n    phones\n'
+        "    contacts { ref { system } email phone title account { name } }\n"
+        "    deals(first: 5) { nodes { ref { system } name amount { amount currency } stage { name category } } }\n"
+        "    orders(first: 5) { nodes { number status total { amount currency } items { title quantity } } }\n"
+        "    tickets(first: 5) { nodes { ref { system } subject status priority } }\n"
+        "    timeline(first: 20) { nodes { __typename ... on Deal { name } ... on Order { number } ... on Ticket { subject } } }\n"
+        "    sources { source { id } state calls latencyMs }\n  }\n}\n"
+    ),
+    (
+        "# One list over every source, in one order\n"
+        "query Customers($after: String) {\n  customers(first: 10, after: $after) {\n    nodes { id name primaryEmail refs { system recordId } }\n"
+        "    pageInfo { hasNextPage endCursor }\n    sources { source { id } state calls exhausted retryAt }\n  }\n}\n"
+    ),
 )
 
 
@@ -78,7 +82,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = SystemClock()
-        self.rng = random.Random(secrets.randbits(64))  # noqa: S311 - jitter and ids, no secrets
+        self.rng = random.Random(secrets.randbits(64))
         self.metrics = Metrics()
         self.registry = Registry()
         self._redis: Redis | None = None
@@ -207,4 +211,6 @@ def create(settings: Settings) -> Starlette:
 
 
 async def _unauthenticated(_: Request, error: Exception) -> Response:
-    return JSONResponse(refusal("UNAUTHENTICATED", str(error)), status_code=401, headers={"www-authenticate": 'Bearer realm="customer360"'})
+    return JSONResponse(
+        refusal("UNAUTHENTICATED", str(error)), status_code=401, headers={"www-authenticate": 'Bearer realm="customer360"'}
+    )

@@ -43,5 +43,10 @@ def bounded(message: str) -> str:
 
 
 def _facts(error: C360Error) -> dict[str, Any]:
-    found = {name: getattr(error, attribute, None) for name, attribute in (("source", "source"), ("system", "system"), ("retryAt", "retry_at"))}
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in found.items() if value is not None}
+    found = {
+        name: getattr(error, attribute, None)
+        for name, attribute in (("source", "source"), ("system", "system"), ("retryAt", "retry_at"))
+    }
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in found.items() if value is not None
+    }

@@ -72,7 +72,10 @@ class GraphQLEndpoint:
             took = time.perf_counter() - began
             self._metrics.requests.labels(outcome).inc()
             self._metrics.duration.observe(took)
-            log.info("request answered", extra={"http.request.method": request.method, "outcome": outcome, "duration_s": round(took, 4)})
+            log.info(
+                "request answered",
+                extra={"http.request.method": request.method, "outcome": outcome, "duration_s": round(took, 4)},
+            )
 
     async def _answered(self, request: Request) -> tuple[Response, str]:
         media: MediaType = JSON
@@ -113,7 +116,9 @@ class GraphQLEndpoint:
         kind, _, parameters = request.headers.get("content-type", "").partition(";")
         if kind.strip().lower() != JSON:
             raise _Refused(415, f"the content type must be {JSON}")
-        charset = next((part.partition("=")[2].strip(' "').lower() for part in parameters.split(";") if "charset" in part.lower()), "utf-8")
+        charset = next(
+            (part.partition("=")[2].strip(' "').lower() for part in parameters.split(";") if "charset" in part.lower()), "utf-8"
+        )
         if charset not in {"utf-8", "utf8"}:
             raise _Refused(415, "the charset must be utf-8")
         if request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -147,7 +152,11 @@ class GraphQLEndpoint:
             result = work.result()
         except C360Error as error:
             return False, refusal(error.code, error.message)
-        except (GraphQLError, ValueError, RecursionError) as error:  # an operation that is not there, a document that cannot be walked
+        except (
+            GraphQLError,
+            ValueError,
+            RecursionError,
+        ) as error:  # an operation that is not there, a document that cannot be walked
             return False, refusal("VALIDATION", str(error))
         finally:
             for task in (work, gone):

@@ -13,7 +13,7 @@ from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, Valida
 from model.errors import ConfigurationError
 
 PREFIX = "C360_"
-_NOT_SETTINGS = frozenset({"CONFIG"})
+_NOT_SETTINGS = frozenset({"CONFIG", "API_KEY"})
 
 
 class _Strict(BaseModel):
@@ -101,6 +101,7 @@ def load(path: Path | None = None, environment: dict[str, str] | None = None, **
 
     Args:
         path: of the configuration file; None takes C360_CONFIG, else ./c360.toml if there is one.
+        environment: instead of the process's own; then ./c360.toml is not looked for.
         overrides: what the command line said; it wins over both.
 
     Raises:
@@ -108,7 +109,7 @@ def load(path: Path | None = None, environment: dict[str, str] | None = None, **
     """
     said = dict(os.environ if environment is None else environment)
     named = path or (Path(said["C360_CONFIG"]) if "C360_CONFIG" in said else None)
-    values = _file(named or Path("c360.toml"), required=named is not None)
+    values = _file(named or Path("c360.toml"), required=named is not None) if environment is None or named else {}
     for name, value in said.items():
         key = name.removeprefix(PREFIX)
         if name.startswith(PREFIX) and key not in _NOT_SETTINGS:
@@ -117,6 +118,15 @@ def load(path: Path | None = None, environment: dict[str, str] | None = None, **
             values[key.lower()] = value
     values["sources"] = [_indirect(each, said) for each in values.get("sources", ())]
     values |= {name: value for name, value in overrides.items() if value is not None}
+    return _validated(values)
+
+
+def parse_sources(said: list[dict[str, Any]]) -> tuple[SourceSettings, ...]:
+    """Return sources given on the command line. Raises as `load` does."""
+    return _validated({"sources": [_indirect(each, dict(os.environ)) for each in said]}).sources
+
+
+def _validated(values: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -1,14 +1,16 @@
 """From what a workspace connected to an open `Source`."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import httpx
 
 from adapters.base import Config
 from adapters.registry import ADAPTERS
+from adapters.wire import Request
 from cache.entries import Cache
-from credentials.flows import flow
+from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
 from credentials.schemes import OAuth
 from gateway.settings import SourceSettings
@@ -17,10 +19,14 @@ from model.errors import ConfigurationError, TokenExpiredError
 from sources.breaker import Breaker
 from sources.budget import Budget
 from sources.client import client
+from sources.reading import Reading
 from sources.source import Source
-from sources.transport import FAULT, Guard, Retry
+from sources.transport import CALL, FAULT, Call, Guard, Retry
 from store.sources import SourceRow
 
+TOKEN_TIMEOUT = 15.0  # seconds for the exchange itself
+TOKEN_WAIT = 1.0  # seconds to wait for a turn: a vendor that throttles its token endpoint is not asked again and again
+NO_AUTH = httpx.Auth()  # sends requests as they are
 _NEEDED = {"oauth": ("client_id", "client_secret"), "token": ("token",), "basic": ("username", "password")}
 
 
@@ -35,8 +41,14 @@ class Opener:
         self, *, cache: Cache, grants: GrantStore, network: httpx.AsyncBaseTransport, budget: Callable[..., Budget], clock: Clock,
         rng: random.Random,
     ) -> None:  # fmt: skip
-        self._cache, self._grants, self._network, self._budget, self._clock, self._rng = cache, grants, network, budget, clock, rng
-        self._exchange = client(network)
+        self._cache, self._grants, self._network, self._budget, self._clock, self._rng = (
+            cache,
+            grants,
+            network,
+            budget,
+            clock,
+            rng,
+        )
         self._budgets: dict[tuple[str, str], Budget] = {}
 
     async def open(self, row: SourceRow) -> Source:
@@ -64,15 +76,29 @@ class Opener:
             budget = self._budgets[account] = self._budget(adapter.windows, account=":".join(account))
         guard = Guard(self._network, adapter=adapter, budget=budget, breaker=Breaker(self._clock), clock=self._clock)
         scheme = adapter.auth[found[1].scheme]
+        http = client(Retry(guard, clock=self._clock, rng=self._rng))
         return Source(
             workspace=row.workspace, id=row.id, label=row.label, rank=row.rank, adapter=adapter,
-            client=client(Retry(guard, clock=self._clock, rng=self._rng)),
+            client=http,
             auth=flow(
                 scheme, found[1], workspace=row.workspace, source=row.id, base_url=row.base_url, store=self._grants,
-                exchange=self._exchange, expired=_expired, clock=self._clock,
+                exchange=_exchange(http, self._clock), expired=_expired, clock=self._clock,
             ),
             budget=budget, cache=self._cache, clock=self._clock, state=row.state, reason=row.reason,  # type: ignore[arg-type]
         )  # fmt: skip
+
+
+def _exchange(http: httpx.AsyncClient, clock: Clock) -> Exchange:
+    """Return how a source's token requests are sent: through the same breaker and budget as all its calls."""
+
+    async def exchange(url: str, fields: Mapping[str, str], encoding: Literal["form", "json"]) -> TokenAnswer:
+        asked = Request(operation="token", method="POST", path=url, safe=False)
+        call = Call(asked, Reading(deadline=clock.monotonic() + TOKEN_WAIT, answer_within=TOKEN_TIMEOUT))
+        body: Any = {"json": dict(fields)} if encoding == "json" else {"data": dict(fields)}
+        answer = await http.post(url, auth=NO_AUTH, extensions={CALL: call}, **body)
+        return TokenAnswer(status=answer.status_code, body=answer.content, fault=answer.extensions.get(FAULT))
+
+    return exchange
 
 
 def _expired(response: httpx.Response) -> bool:
@@ -86,7 +112,13 @@ def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
         **({"api_version": said.api_version} if said.api_version else {}), **({"web_url": str(said.web_url).rstrip("/")} if said.web_url else {}),
     }  # fmt: skip
     return SourceRow(
-        workspace=workspace, id=said.id, system=said.system, label=said.label or said.id, base_url=str(said.base_url).rstrip("/"), rank=rank, config=config
+        workspace=workspace,
+        id=said.id,
+        system=said.system,
+        label=said.label or said.id,
+        base_url=str(said.base_url).rstrip("/"),
+        rank=rank,
+        config=config,
     )
 
 
@@ -98,7 +130,9 @@ def grant_of(said: SourceSettings) -> Grant:
     """
     adapter_class = ADAPTERS.get(said.system)
     if adapter_class is None:
-        raise ConfigurationError(f"sources.{said.id}.system: there is no system {said.system!r}; there are: {', '.join(ADAPTERS)}")
+        raise ConfigurationError(
+            f"sources.{said.id}.system: there is no system {said.system!r}; there are: {', '.join(ADAPTERS)}"
+        )
     scheme = adapter_class.auth.get(said.auth.scheme)
     if scheme is None:
         raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")

@@ -92,7 +92,12 @@ def provenance(people: Sequence[Person], ranks: Mapping[str, int], fields: Seque
             continue
         others = {each.value: each for each in reversed(values) if each.value != values[0].value}
         found.append(
-            Provenance(field=field, rule="MOST_RECENT", chosen=values[0], conflicts=tuple(each for each in values if others.get(each.value) is each))
+            Provenance(
+                field=field,
+                rule="MOST_RECENT",
+                chosen=values[0],
+                conflicts=tuple(each for each in values if others.get(each.value) is each),
+            )
         )
     return found
 

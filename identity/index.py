@@ -179,7 +179,10 @@ class IdentityIndex:
             for ref in surnames
         }  # fmt: skip
         await rows.replace_records(
-            connection, workspace, [row for ref, row in after.items() if before.get(ref) != row], {each.ref: each.keys for each in changed}
+            connection,
+            workspace,
+            [row for ref, row in after.items() if before.get(ref) != row],
+            {each.ref: each.keys for each in changed},
         )
         unchanged = {row.id: row for row in old}
         await rows.replace_customers(connection, workspace, [row for row in ids if unchanged.get(row.id) != row])
@@ -212,7 +215,11 @@ class IdentityIndex:
             keys |= {ref: loaded.get(ref, set()) for ref in missing}
 
     def _named(
-        self, groups: Sequence[Sequence[Ref]], old: Sequence[CustomerRow], created: dict[Ref, datetime | None], was: dict[Ref, str]
+        self,
+        groups: Sequence[Sequence[Ref]],
+        old: Sequence[CustomerRow],
+        created: dict[Ref, datetime | None],
+        was: dict[Ref, str],
     ) -> tuple[dict[Ref, str], list[CustomerRow]]:
         """Return each record's customer, and every id's row."""
         group_of = {ref: at for at, group in enumerate(groups) for ref in group}

@@ -5,6 +5,7 @@ links nobody). Guard rails: role addresses and identifiers that too many records
 joins two groups that each hold a record of the same source; no component grows past a bound.
 """
 
+import itertools
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,47 @@ Method = Literal["EXACT_EMAIL", "EXACT_PHONE"]
 MAX_CARRIERS = 10  # records with one identifier; beyond it the identifier says nothing about a person
 MAX_COMPONENT = 50  # records of one person
 _ROLES = frozenset(
-    "abuse accounting accounts admin administrator billing careers contact customerservice office enquiries finance hello help helpdesk "
-    "hostmaster hr info inquiries it jobs kontakt mail marketing no-reply noreply orders postmaster press privacy purchasing reception "
-    "sales security service shop support team webmaster".split()
+    [
+        "abuse",
+        "accounting",
+        "accounts",
+        "admin",
+        "administrator",
+        "billing",
+        "careers",
+        "contact",
+        "customerservice",
+        "office",
+        "enquiries",
+        "finance",
+        "hello",
+        "help",
+        "helpdesk",
+        "hostmaster",
+        "hr",
+        "info",
+        "inquiries",
+        "it",
+        "jobs",
+        "kontakt",
+        "mail",
+        "marketing",
+        "no-reply",
+        "noreply",
+        "orders",
+        "postmaster",
+        "press",
+        "privacy",
+        "purchasing",
+        "reception",
+        "sales",
+        "security",
+        "service",
+        "shop",
+        "support",
+        "team",
+        "webmaster",
+    ]
 )
 _FOLDS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe"})
 
@@ -82,7 +121,7 @@ def _candidates(known: Mapping[Ref, Known]) -> list[Edge]:
         Edge(a, b, "EXACT_EMAIL", 1.0, email)
         for email, carriers in sorted(emails.items())
         if len(carriers) <= MAX_CARRIERS and not is_role_address(email)
-        for a, b in zip(carriers, carriers[1:], strict=False)
+        for a, b in itertools.pairwise(carriers)
     ]
     weak = []
     for phone, carriers in sorted(phones.items()):
@@ -134,5 +173,3 @@ class _Groups:
 
     def _sources(self, root: Ref) -> set[tuple[str, str]]:
         return {(ref.source, ref.kind) for ref in self._members[root]}
-
-

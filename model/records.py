@@ -168,9 +168,7 @@ class Owner(Record, frozen=True, kw_only=True):
     email: str | None = None
 
 
-RECORDS: Mapping[Kind, type[Record]] = {
-    each.kind: each for each in (Contact, Lead, Account, Deal, Order, Ticket, Owner)
-}
+RECORDS: Mapping[Kind, type[Record]] = {each.kind: each for each in (Contact, Lead, Account, Deal, Order, Ticket, Owner)}
 
 
 # ---- what a system says about its own objects ----

@@ -34,8 +34,6 @@ def check_first(first: int) -> None:
         raise InvalidRequestError(f"`first` must be from 1 to {MAX_FIRST}, not {first}")
 
 
-
-
 def cut(
     context: Context, query: Hashable, rows: Sequence[tuple[tuple[str, int, int, str], N]], arguments: Slice, fanout: Fanout
 ) -> Connection[N]:

@@ -82,5 +82,3 @@ def _refused() -> InvalidRequestError:
     return InvalidRequestError(
         "this cursor is not one of this list: pass `after` exactly as it was given, with the same arguments"
     )
-
-

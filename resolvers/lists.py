@@ -99,9 +99,7 @@ class _Passed:
         ]
 
 
-def _page(
-    fanout: Fanout, merge: Merge[Record], nodes: Sequence[object], marks: Sequence[Mark], query: Hashable
-) -> Connection:  # type: ignore[type-arg]
+def _page(fanout: Fanout, merge: Merge[Record], nodes: Sequence[object], marks: Sequence[Mark], query: Hashable) -> Connection:  # type: ignore[type-arg]
     fanout.check_all()
     context = fanout.context
     for stream in merge.streams.values():
@@ -139,9 +137,7 @@ def _merge(
     )  # fmt: skip
 
 
-def _stream(
-    fanout: Fanout, source: Source, kind: Kind, rank: int, arguments: Slice, names: list[str]
-) -> Stream[Record]:
+def _stream(fanout: Fanout, source: Source, kind: Kind, rank: int, arguments: Slice, names: list[str]) -> Stream[Record]:
     size = min(source.adapter.kinds[kind].page, PAGE)
 
     async def fetch(after: Position | None) -> Chunk[Record] | SourceError:

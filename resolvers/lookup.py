@@ -39,7 +39,9 @@ async def customers_by_id(
             customer = gathered.customers[min(moved)] if moved else None
         owners = {member.ref.source for member in known.refs} if known else set()
         failed = [status for status in fanout.failures() if status.source.id in owners]
-        answers.append(incomplete(failed, "the customer's records could not be read") if customer is None and failed else customer)
+        answers.append(
+            incomplete(failed, "the customer's records could not be read") if customer is None and failed else customer
+        )
     return answers
 
 
@@ -82,7 +84,11 @@ async def records(ids: Sequence[str], context: Context, fields: Fields) -> list[
     refs = {id: ref for id in ids if (ref := ref_of(id)) is not None}
     fanout = Fanout(context, Terms())
     read = await people.read(fanout, dict.fromkeys(refs.values()), fields)
-    customers = dict(zip(customer_ids, await customers_by_id(customer_ids, Terms(), context, fields), strict=True)) if customer_ids else {}
+    customers = (
+        dict(zip(customer_ids, await customers_by_id(customer_ids, Terms(), context, fields), strict=True))
+        if customer_ids
+        else {}
+    )
     failed = {status.source.id: status for status in fanout.failures()}
     found: list[Record | Customer | Exception | None] = []
     for id in ids:

@@ -13,7 +13,7 @@ from adapters.base import FindKey
 from identity.index import Members, Observed
 from identity.rules import is_role_address
 from model.records import Kind, Person, Record, Ref
-from resolvers.context import Context, Fields
+from resolvers.context import Fields
 from resolvers.fanout import Fanout, Status
 from sources.reading import Answer, Reading
 from sources.source import Source
@@ -81,7 +81,9 @@ async def gather(fanout: Fanout, people: Sequence[Person], fields: Fields) -> Ga
     return Gathered(
         by_ref=ids,
         customers={
-            id: Customer(id=id, people=tuple(sorted(found, key=lambda each: _place(each, ranks))), members=members[id], statuses=statuses)
+            id: Customer(
+                id=id, people=tuple(sorted(found, key=lambda each: _place(each, ranks))), members=members[id], statuses=statuses
+            )
             for id, found in by_id.items()
         },
     )
@@ -110,7 +112,11 @@ async def read(fanout: Fanout, refs: Iterable[Ref], fields: Fields) -> dict[Ref,
         names = wanted(kind, fields) if kind in PERSON_KINDS else selected(kind, fields)
         calls[source_id, kind] = (source, _reading(source, kind, ids, names))
     answers, _ = await fanout.ask(calls)
-    return {Ref(source_id, kind, native_id): record for (source_id, kind), found in answers.items() for native_id, record in found.items()}
+    return {
+        Ref(source_id, kind, native_id): record
+        for (source_id, kind), found in answers.items()
+        for native_id, record in found.items()
+    }
 
 
 async def _expand(fanout: Fanout, known: dict[Ref, Person], fields: Fields) -> None:
@@ -137,7 +143,9 @@ async def _find(fanout: Fanout, keys: Mapping[FindKey, Sequence[str]], fields: F
                 if values and source.finds(kind, key):
                     calls[source.id, kind, key] = (source, _finding(source, kind, key, values, wanted(kind, fields)))
     answers, _ = await fanout.ask(calls)
-    return [record for found in answers.values() for records in found.values() for record in records if isinstance(record, Person)]
+    return [
+        record for found in answers.values() for records in found.values() for record in records if isinstance(record, Person)
+    ]
 
 
 def _finding(

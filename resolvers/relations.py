@@ -51,7 +51,12 @@ async def of_records(
 
 
 async def timeline(
-    kinds: Sequence[Kind] | None, since: datetime | None, parents: Sequence[Customer], arguments: Slice, context: Context, fields: Fields
+    kinds: Sequence[Kind] | None,
+    since: datetime | None,
+    parents: Sequence[Customer],
+    arguments: Slice,
+    context: Context,
+    fields: Fields,
 ) -> list[Connection[Record]]:
     """Return what happened to each customer, the newest first: deals, orders and tickets by creation time."""
     _check(arguments, len(parents))
@@ -114,7 +119,11 @@ async def accounts_of_customers(
     _check(arguments, len(parents))
     fanout = Fanout(context, arguments.terms)
     named = {
-        parent.id: [Ref(person.source, "account", person.account_id) for person in parent.people if isinstance(person, Contact) and person.account_id]
+        parent.id: [
+            Ref(person.source, "account", person.account_id)
+            for person in parent.people
+            if isinstance(person, Contact) and person.account_id
+        ]
         for parent in parents
     }
     found = await people.read(fanout, dict.fromkeys(ref for refs in named.values() for ref in refs), fields)
@@ -145,7 +154,9 @@ async def customers_of(parents: Sequence[Record], context: Context, fields: Fiel
     rest = [
         parent.ref
         for parent in parents
-        if parent.ref not in own and (source := context.source(parent.source)) is not None and source.relates(parent.kind, "contact")
+        if parent.ref not in own
+        and (source := context.source(parent.source)) is not None
+        and source.relates(parent.kind, "contact")
     ]
     known = {parent.ref: parent for parent in parents if isinstance(parent, Person)}
     for kind in dict.fromkeys(ref.kind for ref in rest):
@@ -229,5 +240,3 @@ async def _answered(fanout: Fanout, calls: Mapping[tuple[str, Kind, Kind], Call]
                 status.worsen("PARTIAL")
                 status.message = f"a parent has more than {CAP} {kind} records; the rest is left out"
     return found
-
-

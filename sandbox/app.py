@@ -57,9 +57,7 @@ class _Protocol(HttpToolsProtocol):
 
 def server(app: Any, *, host: str = "127.0.0.1", port: int = 0, tls: bool = False) -> uvicorn.Server:
     """Return a uvicorn server for the sandbox; with `tls` it answers https under a self-signed certificate."""
-    config = uvicorn.Config(
-        app, host=host, port=port, http=_Protocol, log_level="warning", access_log=False, lifespan="off"
-    )
+    config = uvicorn.Config(app, host=host, port=port, http=_Protocol, log_level="warning", access_log=False, lifespan="off")
     if tls:
         config.load()
         config.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

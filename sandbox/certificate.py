@@ -38,8 +38,6 @@ def self_signed(host: str) -> Iterator[tuple[Path, Path]]:
         certificate_path, key_path = Path(folder) / "certificate.pem", Path(folder) / "key.pem"
         certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         )
         yield certificate_path, key_path

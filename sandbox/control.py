@@ -23,9 +23,7 @@ class _Advance(BaseModel):
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def control_routes(
-    world: World, clock: SandboxClock, faults: Faults, dialects: Mapping[str, Dialect]
-) -> list[BaseRoute]:
+def control_routes(world: World, clock: SandboxClock, faults: Faults, dialects: Mapping[str, Dialect]) -> list[BaseRoute]:
     async def calls(_: Request) -> Response:
         return json_response({name: dict(sorted(each.calls.items())) for name, each in dialects.items()})
 
@@ -80,9 +78,7 @@ def control_routes(
         if dialect is None or kind not in dialect.tables:
             return _refused("no such system or kind", status=404)
         if request.method == "DELETE":
-            return (
-                Response(status_code=204) if dialect.delete(kind, native_id) else _refused("no such record", status=404)
-            )
+            return Response(status_code=204) if dialect.delete(kind, native_id) else _refused("no such record", status=404)
         fields = await request.json()
         row = dialect.change(kind, native_id, fields)
         return json_response(row) if row is not None else _refused("no such record", status=404)

@@ -289,9 +289,7 @@ class Dialect:
             case "exhaust":
                 return self.exhausted()
             case "html":
-                return HTMLResponse(
-                    "<!DOCTYPE html><html><body><h1>Down for maintenance</h1></body></html>", fault.status
-                )
+                return HTMLResponse("<!DOCTYPE html><html><body><h1>Down for maintenance</h1></body></html>", fault.status)
             case "latency":
                 await asyncio.sleep(fault.seconds)
             case "hang":

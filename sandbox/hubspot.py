@@ -28,14 +28,33 @@ CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "hubspot-demo-app", "hubspot-demo-secr
 PRIVATE_APP_TOKEN = "pat-na1-demo"
 _PAGE, _SEARCH_PAGE, _SEARCH_CAP = 100, 200, 10_000
 _OPERATORS = frozenset(
-    "EQ NEQ LT LTE GT GTE BETWEEN IN NOT_IN HAS_PROPERTY NOT_HAS_PROPERTY CONTAINS_TOKEN NOT_CONTAINS_TOKEN".split()
+    [
+        "EQ",
+        "NEQ",
+        "LT",
+        "LTE",
+        "GT",
+        "GTE",
+        "BETWEEN",
+        "IN",
+        "NOT_IN",
+        "HAS_PROPERTY",
+        "NOT_HAS_PROPERTY",
+        "CONTAINS_TOKEN",
+        "NOT_CONTAINS_TOKEN",
+    ]
 )
 _STAGES = (
     ("appointmentscheduled", "Appointment Scheduled", "0.2", "false"), ("qualifiedtobuy", "Qualified To Buy", "0.4", "false"),
     ("presentationscheduled", "Presentation Scheduled", "0.6", "false"), ("decisionmakerboughtin", "Decision Maker Bought-In", "0.8", "false"),
     ("contractsent", "Contract Sent", "0.9", "false"), ("closedwon", "Closed Won", "1.0", "true"), ("closedlost", "Closed Lost", "0.0", "true"),
 )  # fmt: skip
-_TICKET_STAGES = (("1", "New", "OPEN"), ("2", "Waiting on contact", "OPEN"), ("3", "Waiting on us", "OPEN"), ("4", "Closed", "CLOSED"))
+_TICKET_STAGES = (
+    ("1", "New", "OPEN"),
+    ("2", "Waiting on contact", "OPEN"),
+    ("3", "Waiting on us", "OPEN"),
+    ("4", "Closed", "CLOSED"),
+)
 _COLORS = ("blue", "green", "red")
 
 _Type = Literal["string", "number", "date", "datetime", "enumeration", "bool", "phone_number"]
@@ -92,7 +111,16 @@ _ASSOCIATIONS: Mapping[tuple[str, str], tuple[tuple[int, str | None], ...]] = {
     ("companies", "deals"): ((6, "Primary"), (342, None)), ("contacts", "tickets"): ((15, None),), ("tickets", "contacts"): ((16, None),),
     ("tickets", "companies"): ((26, "Primary"), (339, None)), ("companies", "tickets"): ((25, "Primary"), (340, None)),
 }  # fmt: skip
-_ALIASES = {"0-1": "contacts", "0-2": "companies", "0-3": "deals", "0-5": "tickets", "contact": "contacts", "company": "companies", "deal": "deals", "ticket": "tickets"}
+_ALIASES = {
+    "0-1": "contacts",
+    "0-2": "companies",
+    "0-3": "deals",
+    "0-5": "tickets",
+    "contact": "contacts",
+    "company": "companies",
+    "deal": "deals",
+    "ticket": "tickets",
+}
 
 
 class _Loose(BaseModel):
@@ -144,7 +172,14 @@ class HubSpot(Dialect):
     """One portal on the Professional plan: 190 calls in 10 s, 650,000 a day, 5 searches a second."""
 
     name = "hubspot"
-    objects = {"contact": "contacts", "account": "companies", "deal": "deals", "ticket": "tickets", "owner": "owners", "lead": "leads"}
+    objects = {
+        "contact": "contacts",
+        "account": "companies",
+        "deal": "deals",
+        "ticket": "tickets",
+        "owner": "owners",
+        "lead": "leads",
+    }
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
         super().__init__(world, clock, base_url=base_url)
@@ -179,7 +214,13 @@ class HubSpot(Dialect):
         ]
         for objects, owners, properties, pipelines, links in (
             ("/crm/v3/objects", "/crm/v3/owners", "/crm/v3/properties", "/crm/v3/pipelines", "/crm/v4/associations"),
-            ("/crm/objects/2026-09", "/crm/owners/2026-09", "/crm/properties/2026-09", "/crm/pipelines/2026-09", "/crm/associations/2026-09"),
+            (
+                "/crm/objects/2026-09",
+                "/crm/owners/2026-09",
+                "/crm/properties/2026-09",
+                "/crm/pipelines/2026-09",
+                "/crm/associations/2026-09",
+            ),
         ):
             single = "/crm/v4/objects" if objects.endswith("v3/objects") else objects
             found += [
@@ -207,7 +248,9 @@ class HubSpot(Dialect):
             return None
         given = request.headers.get("authorization", "")
         if not given.startswith("Bearer "):
-            return _error(401, "INVALID_AUTHENTICATION", "Authentication credentials not found. This API supports OAuth 2.0 authentication.")
+            return _error(
+                401, "INVALID_AUTHENTICATION", "Authentication credentials not found. This API supports OAuth 2.0 authentication."
+            )
         token = given.removeprefix("Bearer ")
         if token != PRIVATE_APP_TOKEN and self.tokens.valid(token) is None:
             return _error(401, "EXPIRED_AUTHENTICATION", "The OAuth token used to make this call expired.")
@@ -283,12 +326,22 @@ class HubSpot(Dialect):
         if issued is None:
             return _error(404, "OBJECT_NOT_FOUND", "resource not found")
         left = int(issued.expires - self.clock.time())
-        return json_response({"token": request.path_params["token"], "hub_id": PORTAL, "app_id": 54321, "expires_in": left, "token_type": "access"})
+        return json_response(
+            {"token": request.path_params["token"], "hub_id": PORTAL, "app_id": 54321, "expires_in": left, "token_type": "access"}
+        )
 
     # ---- metadata ----
 
     async def _details(self, _: Request) -> Response:
-        return json_response({"portalId": PORTAL, "accountType": "STANDARD", "timeZone": "US/Eastern", "companyCurrency": "USD", "dataHostingLocation": "na1"})
+        return json_response(
+            {
+                "portalId": PORTAL,
+                "accountType": "STANDARD",
+                "timeZone": "US/Eastern",
+                "companyCurrency": "USD",
+                "dataHostingLocation": "na1",
+            }
+        )
 
     async def _owners(self, request: Request) -> Response:
         archived = request.query_params.get("archived") == "true"
@@ -314,9 +367,17 @@ class HubSpot(Dialect):
                 _stage(id, label, order, {"isClosed": closed, "probability": probability})
                 for order, (id, label, probability, closed) in enumerate(_STAGES)
             ]
-            return json_response({"results": [{"id": "default", "label": "Sales Pipeline", "displayOrder": 0, "archived": False, "stages": stages}]})
+            return json_response(
+                {
+                    "results": [
+                        {"id": "default", "label": "Sales Pipeline", "displayOrder": 0, "archived": False, "stages": stages}
+                    ]
+                }
+            )
         stages = [_stage(id, label, order, {"ticketState": state}) for order, (id, label, state) in enumerate(_TICKET_STAGES)]
-        return json_response({"results": [{"id": "0", "label": "Support Pipeline", "displayOrder": 0, "archived": False, "stages": stages}]})
+        return json_response(
+            {"results": [{"id": "0", "label": "Support Pipeline", "displayOrder": 0, "archived": False, "stages": stages}]}
+        )
 
     # ---- objects ----
 
@@ -351,7 +412,9 @@ class HubSpot(Dialect):
         except ValidationError as error:
             return _invalid(error)
         if len(asked.inputs) > _PAGE:
-            return _error(400, "VALIDATION_ERROR", f"Invalid input JSON: batch size must be at most {_PAGE}, was {len(asked.inputs)}")
+            return _error(
+                400, "VALIDATION_ERROR", f"Invalid input JSON: batch size must be at most {_PAGE}, was {len(asked.inputs)}"
+            )
         if asked.idProperty not in {None, "email", "hs_object_id"}:
             return _error(400, "VALIDATION_ERROR", f"Unable to perform read by non-unique {kind} property")
         found: dict[str, Row] = {}
@@ -368,7 +431,12 @@ class HubSpot(Dialect):
         if not missing:
             return json_response({"status": "COMPLETE", "results": results, **times})
         errors = [
-            {"status": "error", "category": "OBJECT_NOT_FOUND", "message": "Could not get some objects, they may be deleted or not exist. Check that ids are valid.", "context": {"ids": missing}}
+            {
+                "status": "error",
+                "category": "OBJECT_NOT_FOUND",
+                "message": "Could not get some objects, they may be deleted or not exist. Check that ids are valid.",
+                "context": {"ids": missing},
+            }
         ]
         return json_response({"status": "COMPLETE", "results": results, "numErrors": 1, "errors": errors, **times}, status=207)
 
@@ -405,7 +473,9 @@ class HubSpot(Dialect):
         for each in asked.inputs:
             ids = self._linked(start, to, str(each.id))
             if ids:
-                results.append({"from": {"id": str(each.id)}, "to": [_association(int(id), types, nth == 0) for nth, id in enumerate(ids)]})
+                results.append(
+                    {"from": {"id": str(each.id)}, "to": [_association(int(id), types, nth == 0) for nth, id in enumerate(ids)]}
+                )
             else:
                 errors.append(
                     {
@@ -415,7 +485,14 @@ class HubSpot(Dialect):
                     }
                 )  # fmt: skip
         results.reverse()
-        body = {"status": "COMPLETE", "results": results, "numErrors": len(errors), "errors": errors, "startedAt": _iso(self.clock.time() * 1000), "completedAt": _iso(self.clock.time() * 1000)}
+        body = {
+            "status": "COMPLETE",
+            "results": results,
+            "numErrors": len(errors),
+            "errors": errors,
+            "startedAt": _iso(self.clock.time() * 1000),
+            "completedAt": _iso(self.clock.time() * 1000),
+        }
         return json_response(body, status=207 if errors else 200)
 
     async def _associations_of_one(self, request: Request) -> Response:
@@ -433,7 +510,7 @@ class HubSpot(Dialect):
         if entry is None:
             return []
         match start, to:
-            case ("contacts" | "deals" | "tickets"), "companies":
+            case (("contacts" | "deals" | "tickets"), "companies"):
                 ids = [_company_id(entry.company)] if entry.company else []
             case "deals", "contacts":
                 ids = [str(each) for each in entry.contacts]
@@ -464,16 +541,23 @@ class HubSpot(Dialect):
         if sort is not None:
             name = sort.propertyName
             # Rows without a value come last; ties are in no order that the vendor states.
-            rows.sort(key=lambda row: (_comparable(kind, name, row["properties"].get(name)), _shuffled(row["id"])), reverse=sort.direction == "DESCENDING")
+            rows.sort(
+                key=lambda row: (_comparable(kind, name, row["properties"].get(name)), _shuffled(row["id"])),
+                reverse=sort.direction == "DESCENDING",
+            )
         page = rows[start : start + asked.limit]
         after = str(start + asked.limit) if start + asked.limit < len(rows) else None
-        return json_response({"total": len(rows), **_paged([_projected(kind, row, asked.properties or ()) for row in page], after)})
+        return json_response(
+            {"total": len(rows), **_paged([_projected(kind, row, asked.properties or ()) for row in page], after)}
+        )
 
     def _check(self, kind: str, asked: _Search) -> None:
         if not 1 <= asked.limit <= _SEARCH_PAGE:
             raise _Refusal(_error(400, "VALIDATION_ERROR", f"Invalid input JSON: limit must be between 1 and {_SEARCH_PAGE}"))
         if len(asked.filterGroups) > 5 or any(len(group.filters) > 6 for group in asked.filterGroups):
-            raise _Refusal(_error(400, "VALIDATION_ERROR", "Too many filters: at most 5 filterGroups of at most 6 filters each are allowed."))
+            raise _Refusal(
+                _error(400, "VALIDATION_ERROR", "Too many filters: at most 5 filterGroups of at most 6 filters each are allowed.")
+            )
         if len(asked.sorts) > 1:
             raise _Refusal(_error(400, "VALIDATION_ERROR", "Only one sort is allowed."))
         if asked.after is not None and not str(asked.after).isdigit():
@@ -482,7 +566,9 @@ class HubSpot(Dialect):
         names = [each.propertyName for group in asked.filterGroups for each in group.filters]
         for name in [*names, *([sort.propertyName] if (sort := _sort(asked)) else [])]:
             if name not in known:
-                raise _Refusal(_error(400, "VALIDATION_ERROR", f"There was a problem with the request: Property {name} does not exist"))
+                raise _Refusal(
+                    _error(400, "VALIDATION_ERROR", f"There was a problem with the request: Property {name} does not exist")
+                )
         for each in (each for group in asked.filterGroups for each in group.filters):
             if each.operator not in _OPERATORS:
                 raise _Refusal(_error(400, "VALIDATION_ERROR", f"Invalid input JSON: unknown operator {each.operator}"))
@@ -504,14 +590,25 @@ class HubSpot(Dialect):
 
     def _narrowed(self, kind: str, table: Table[Any], group: _Group) -> Iterable[Row] | None:
         for each in group.filters:
-            values = each.values if each.operator == "IN" else [each.value or ""] if each.operator in {"EQ", "CONTAINS_TOKEN"} else None
+            values = (
+                each.values
+                if each.operator == "IN"
+                else [each.value or ""]
+                if each.operator in {"EQ", "CONTAINS_TOKEN"}
+                else None
+            )
             if values is not None and each.propertyName == "hs_object_id":
                 return [row for value in values if (row := table.get(value)) is not None]
-            index = {"email": "email", "hs_additional_emails": "more", "hs_searchable_calculated_phone_number": "phone"}.get(each.propertyName)
+            index = {"email": "email", "hs_additional_emails": "more", "hs_searchable_calculated_phone_number": "phone"}.get(
+                each.propertyName
+            )
             if values is not None and index is not None and kind == "contacts":
                 return table.having(index, [value.lower() for value in values])
         for each in group.filters:
-            if each.operator in {"GT", "GTE", "EQ", "BETWEEN"} and each.propertyName in {"createdate", _MODIFIED.get(kind, "hs_lastmodifieddate")}:
+            if each.operator in {"GT", "GTE", "EQ", "BETWEEN"} and each.propertyName in {
+                "createdate",
+                _MODIFIED.get(kind, "hs_lastmodifieddate"),
+            }:
                 order = "created" if each.propertyName == "createdate" else "updated"
                 return _until(table.walk(order, start=_millis(each.value)), kind, each)
         return None
@@ -587,9 +684,13 @@ def _entry_id(entry: Any) -> int:
 def _contact_indexes() -> Mapping[str, Column[Profile]]:
     return {
         "email": Column(lambda each: each.email.lower() if each.email else None, lambda row: row["properties"].get("email")),
-        "more": Column(lambda each: each.more_emails, lambda row: tuple((row["properties"].get("hs_additional_emails") or "").split(";"))),
+        "more": Column(
+            lambda each: each.more_emails, lambda row: tuple((row["properties"].get("hs_additional_emails") or "").split(";"))
+        ),
         "phone": Column(lambda each: _searchable(each.phone), lambda row: _searchable(row["properties"].get("phone"))),
-        "company": Column(lambda each: each.company or None, lambda row: _company_number(row["properties"].get("associatedcompanyid"))),
+        "company": Column(
+            lambda each: each.company or None, lambda row: _company_number(row["properties"].get("associatedcompanyid"))
+        ),
     }
 
 
@@ -632,8 +733,13 @@ def _projected(kind: str, row: Row, wanted: Iterable[str]) -> Row:
 
 
 def _property(name: str, type: _Type, label: str, custom: bool) -> Row:
-    options = [{"label": each, "value": value, "displayOrder": at, "hidden": False} for at, (value, each) in enumerate(_OPTIONS.get(name, ()))]
-    field_type = {"enumeration": "select", "number": "number", "datetime": "date", "date": "date", "bool": "booleancheckbox"}.get(type, "text")
+    options = [
+        {"label": each, "value": value, "displayOrder": at, "hidden": False}
+        for at, (value, each) in enumerate(_OPTIONS.get(name, ()))
+    ]
+    field_type = {"enumeration": "select", "number": "number", "datetime": "date", "date": "date", "bool": "booleancheckbox"}.get(
+        type, "text"
+    )
     return {
         "name": name, "label": label, "type": type, "fieldType": field_type, "groupName": "custom" if custom else "information", "description": "",
         "options": options, "hasUniqueValue": False, "calculated": name.startswith("hs_searchable"), "externalOptions": False, "hubspotDefined": not custom,
@@ -648,7 +754,10 @@ def _stage(id: str, label: str, order: int, metadata: Mapping[str, str]) -> Row:
 
 def _association(id: int, types: Sequence[tuple[int, str | None]], primary: bool) -> Row:
     shown = types if primary or len(types) == 1 else types[1:]
-    return {"toObjectId": id, "associationTypes": [{"category": "HUBSPOT_DEFINED", "typeId": type_id, "label": label} for type_id, label in shown]}
+    return {
+        "toObjectId": id,
+        "associationTypes": [{"category": "HUBSPOT_DEFINED", "typeId": type_id, "label": label} for type_id, label in shown],
+    }
 
 
 # ---- search evaluation ----
@@ -687,7 +796,11 @@ def _holds(kind: str, row: Row, each: _Filter) -> bool:
         return any(wanted in token for token in re.split(r"[\s;]+", str(value).lower()))
     mine = _comparable(kind, name, value)
     if each.operator == "IN":
-        return any(one in (each.values or ()) for one in several) if several else any(mine == _comparable(kind, name, one) for one in each.values or ())
+        return (
+            any(one in (each.values or ()) for one in several)
+            if several
+            else any(mine == _comparable(kind, name, one) for one in each.values or ())
+        )
     other = _comparable(kind, name, each.value)
     match each.operator:
         case "EQ":
@@ -754,7 +867,9 @@ def _listed(request: Request, name: str) -> list[str]:
 
 
 def _paged(results: list[Row], after: str | None) -> Row:
-    return {"results": results, "paging": {"next": {"after": after, "link": f"?after={after}"}}} if after else {"results": results}
+    return (
+        {"results": results, "paging": {"next": {"after": after, "link": f"?after={after}"}}} if after else {"results": results}
+    )
 
 
 def _invalid(error: ValidationError) -> Response:
@@ -764,7 +879,9 @@ def _invalid(error: ValidationError) -> Response:
 
 
 def _error(status: int, category: str, message: str) -> Response:
-    return json_response({"status": "error", "message": message, "correlationId": _correlation(), "category": category}, status=status)
+    return json_response(
+        {"status": "error", "message": message, "correlationId": _correlation(), "category": category}, status=status
+    )
 
 
 def _correlation() -> str:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -138,7 +139,11 @@ class Salesforce(Dialect):
             Endpoint("GET", "/services/data", self._versions, open=True),
             Endpoint("GET", "/services/data/", self._versions, open=True),
             Endpoint("GET", "/services/oauth2/userinfo", self._userinfo),
-            *(Endpoint("GET", f"{root}/{verb}{slash}", handler) for verb, handler in (("query", self._query), ("queryAll", self._query_all)) for slash in ("", "/")),
+            *(
+                Endpoint("GET", f"{root}/{verb}{slash}", handler)
+                for verb, handler in (("query", self._query), ("queryAll", self._query_all))
+                for slash in ("", "/")
+            ),
             Endpoint("GET", f"{root}/query/{{locator}}", self._more),
             Endpoint("GET", f"{root}/search", self._search),
             Endpoint("GET", f"{root}/search/", self._search),
@@ -212,21 +217,39 @@ class Salesforce(Dialect):
         following = self.tokens.refresh(str(said.get("refresh_token", "")), prefix="5Aep861")
         if following is None:
             return _token_error("invalid_grant", "expired access/refresh token")
-        return json_response({"access_token": self.tokens.issue(CLIENT_ID, prefix="00Dxx0000000001!"), "refresh_token": following, **body})
+        return json_response(
+            {"access_token": self.tokens.issue(CLIENT_ID, prefix="00Dxx0000000001!"), "refresh_token": following, **body}
+        )
 
     async def _versions(self, _: Request) -> Response:
         return json_response([{"label": "Spring '24", "url": f"/services/data/{VERSION}", "version": VERSION.removeprefix("v")}])
 
     async def _userinfo(self, _: Request) -> Response:
-        return json_response({"user_id": sf_id("005", 1), "organization_id": "00Dxx0000000001EAA", "preferred_username": "demo@c360-demo.example"})
+        return json_response(
+            {"user_id": sf_id("005", 1), "organization_id": "00Dxx0000000001EAA", "preferred_username": "demo@c360-demo.example"}
+        )
 
     async def _limits(self, _: Request) -> Response:
-        return json_response({"DailyApiRequests": {"Max": self._daily.limit, "Remaining": self._daily.remaining}, "DailyBulkV2QueryJobs": {"Max": 10000, "Remaining": 10000}})
+        return json_response(
+            {
+                "DailyApiRequests": {"Max": self._daily.limit, "Remaining": self._daily.remaining},
+                "DailyBulkV2QueryJobs": {"Max": 10000, "Remaining": 10000},
+            }
+        )
 
     # ---- metadata ----
 
     async def _sobjects(self, _: Request) -> Response:
-        found = [{"name": name, "label": name, "queryable": True, "custom": False, "urls": {"describe": f"/services/data/{VERSION}/sobjects/{name}/describe"}} for name in FIELDS]
+        found = [
+            {
+                "name": name,
+                "label": name,
+                "queryable": True,
+                "custom": False,
+                "urls": {"describe": f"/services/data/{VERSION}/sobjects/{name}/describe"},
+            }
+            for name in FIELDS
+        ]
         return json_response({"encoding": "UTF-8", "maxBatchSize": 200, "sobjects": found})
 
     async def _describe(self, request: Request) -> Response:
@@ -237,7 +260,14 @@ class Salesforce(Dialect):
         if since is not None and parsedate_to_datetime(since) >= _DESCRIBED_AT:
             return Response(status_code=304)
         fields = [_described(field, type) for field, type in FIELDS[name].items()]
-        body = {"name": name, "label": name, "custom": False, "keyPrefix": {"Contact": "003", "Account": "001", "Opportunity": "006", "Lead": "00Q", "User": "005"}.get(name), "queryable": True, "fields": fields}
+        body = {
+            "name": name,
+            "label": name,
+            "custom": False,
+            "keyPrefix": {"Contact": "003", "Account": "001", "Opportunity": "006", "Lead": "00Q", "User": "005"}.get(name),
+            "queryable": True,
+            "fields": fields,
+        }
         return json_response(body, headers={"Last-Modified": format_datetime(_DESCRIBED_AT, usegmt=True)})
 
     # ---- records ----
@@ -351,18 +381,25 @@ class Salesforce(Dialect):
     def _run(self, query: Query, *, deleted: bool) -> list[Row]:
         if query.table not in self._by_object:
             raise _Refusal(400, "INVALID_TYPE", f"sObject type '{query.table}' is not supported.")
-        for path in (*query.paths, *(each.path for each in query.order), *(each.path for each in soql.comparisons(query.condition))):
+        for path in (
+            *query.paths,
+            *(each.path for each in query.order),
+            *(each.path for each in soql.comparisons(query.condition)),
+        ):
             self._resolve(query.table, path)
         if (query.offset or 0) > 2000:
             raise _Refusal(400, "NUMBER_OUTSIDE_VALID_RANGE", "Maximum SOQL offset allowed is 2000")
         matching = (
             row
             for row in self._candidates(query)
-            if (deleted or not row.get("IsDeleted")) and soql.holds(query.condition, lambda path, row=row: self._comparable(query.table, row, path))  # type: ignore[misc]
+            if (deleted or not row.get("IsDeleted")) and soql.holds(query.condition, partial(self._comparable, query.table, row))
         )
         rows = self._ordered(query, matching)
         end = None if query.limit is None else query.offset + query.limit
-        return [{"attributes": {}} if query.count else self._shown(query.table, row, query.paths, query.children) for row in rows[query.offset : end]]
+        return [
+            {"attributes": {}} if query.count else self._shown(query.table, row, query.paths, query.children)
+            for row in rows[query.offset : end]
+        ]
 
     def _ordered(self, query: Query, rows: Iterator[Row]) -> list[Row]:
         """Sort; rows that come in the order asked already are taken only as far as the limit reaches."""
@@ -382,12 +419,22 @@ class Salesforce(Dialect):
         """The table can be walked in exactly the order asked: (time, id), both in one direction."""
         paths = [each.path for each in query.order]
         one_way = len({each.descending for each in query.order}) == 1
-        return query.table in {"Contact", "Account", "Opportunity", "Lead"} and one_way and len(paths) == 2 and paths[0] in _CREATED and paths[1] == "Id" and self._lookup(query) is None
+        return (
+            query.table in {"Contact", "Account", "Opportunity", "Lead"}
+            and one_way
+            and len(paths) == 2
+            and paths[0] in _CREATED
+            and paths[1] == "Id"
+            and self._lookup(query) is None
+        )
 
     def _sort_key(self, table: str, row: Row, order: Ordering) -> tuple[bool, Any]:
         value = self._comparable(table, row, order.path)
         nulls_high = order.nulls_last != order.descending
-        return ((value is None) == nulls_high, value.lower() if isinstance(value, str) and order.path != "Id" else value or 0 if value is None else value)
+        return (
+            (value is None) == nulls_high,
+            value.lower() if isinstance(value, str) and order.path != "Id" else value or 0 if value is None else value,
+        )
 
     def _candidates(self, query: Query) -> Iterable[Row]:
         table = self._by_object[query.table]
@@ -407,7 +454,9 @@ class Salesforce(Dialect):
         for index in table.indexed:
             values = soql.equals(query.condition, index)
             if values is not None:
-                return table.having(index, [value.lower() if index == "Email" and isinstance(value, str) else value for value in values])
+                return table.having(
+                    index, [value.lower() if index == "Email" and isinstance(value, str) else value for value in values]
+                )
         return None
 
     def _resolve(self, table: str, path: str) -> None:
@@ -417,10 +466,18 @@ class Salesforce(Dialect):
         for step in steps:
             parent = _PARENTS.get((at, step))
             if parent is None:
-                raise _Refusal(400, "INVALID_FIELD", f"\nSELECT {path} FROM {table}\n       ^\nERROR at Row:1:Column:8\nDidn't understand relationship '{step}' in field path.")
+                raise _Refusal(
+                    400,
+                    "INVALID_FIELD",
+                    f"\nSELECT {path} FROM {table}\n       ^\nERROR at Row:1:Column:8\nDidn't understand relationship '{step}' in field path.",
+                )
             at = parent[1]
         if field not in FIELDS[at]:
-            raise _Refusal(400, "INVALID_FIELD", f"\nSELECT {path} FROM {table}\n       ^\nERROR at Row:1:Column:8\nNo such column '{field}' on entity '{at}'. If you are attempting to use a custom field, be sure to append the '__c' after the custom field name.")
+            raise _Refusal(
+                400,
+                "INVALID_FIELD",
+                f"\nSELECT {path} FROM {table}\n       ^\nERROR at Row:1:Column:8\nNo such column '{field}' on entity '{at}'. If you are attempting to use a custom field, be sure to append the '__c' after the custom field name.",
+            )
 
     def _value(self, table: str, row: Row, path: str) -> Any:
         step, _, rest = path.partition(".")
@@ -455,15 +512,27 @@ class Salesforce(Dialect):
                 raise _Refusal(400, "INVALID_TYPE", f"Didn't understand relationship '{child.table}' in FROM part of query call.")
             name, lookup = relation
             rows = [each for each in self._by_object[name].having(lookup, [row["Id"]]) if not each.get("IsDeleted")]
-            kept = [each for each in rows if soql.holds(child.condition, lambda path, each=each: self._comparable(name, each, path))]  # type: ignore[misc]
-            shown[child.table] = {"totalSize": len(kept), "done": True, "records": [self._shown(name, each, child.paths) for each in kept[: child.limit]]} if kept else None
+            kept = [each for each in rows if soql.holds(child.condition, partial(self._comparable, name, each))]
+            shown[child.table] = (
+                {
+                    "totalSize": len(kept),
+                    "done": True,
+                    "records": [self._shown(name, each, child.paths) for each in kept[: child.limit]],
+                }
+                if kept
+                else None
+            )
         return shown
 
     # ---- SOSL ----
 
     async def _search(self, request: Request) -> Response:
         text = request.query_params.get("q", "")
-        asked = re.fullmatch(r"\s*FIND\s*\{(?P<terms>.*)\}\s*IN\s+(?P<scope>EMAIL|PHONE|ALL|NAME)\s+FIELDS\s+RETURNING\s+(?P<object>\w+)\s*\((?P<fields>[^)]*)\)\s*", text, re.IGNORECASE | re.DOTALL)
+        asked = re.fullmatch(
+            r"\s*FIND\s*\{(?P<terms>.*)\}\s*IN\s+(?P<scope>EMAIL|PHONE|ALL|NAME)\s+FIELDS\s+RETURNING\s+(?P<object>\w+)\s*\((?P<fields>[^)]*)\)\s*",
+            text,
+            re.IGNORECASE | re.DOTALL,
+        )
         if asked is None or asked["object"] not in FIELDS:
             return _error(400, "MALFORMED_SEARCH", "unexpected token: FIND")
         index = "digits" if asked["scope"].upper() == "PHONE" else "Email"
@@ -551,7 +620,9 @@ def _table(entries: Mapping[str, Any], render: Callable[[Any], Row], indexes: Ma
 
 def _person_indexes() -> Mapping[str, Column[Profile]]:
     return {
-        "Email": Column(lambda each: each.email.lower() if each.email else None, lambda row: (row["Email"] or "").lower() or None),
+        "Email": Column(
+            lambda each: each.email.lower() if each.email else None, lambda row: (row["Email"] or "").lower() or None
+        ),
         "digits": Column(lambda each: _digits(each.phone), lambda row: _digits(row["Phone"])),
         "AccountId": Column(lambda each: sf_id("001", each.company) if each.company else None, lambda row: row.get("AccountId")),
     }
@@ -595,7 +666,10 @@ def _stage(at: int) -> Row:
 
 
 def _described(name: str, type: str) -> Row:
-    values = [{"active": True, "defaultValue": False, "label": each, "validFor": None, "value": each} for each in _PICKLISTS.get(name, ())]
+    values = [
+        {"active": True, "defaultValue": False, "label": each, "validFor": None, "value": each}
+        for each in _PICKLISTS.get(name, ())
+    ]
     return {
         "name": name, "label": name.removesuffix("__c").replace("_", " "), "type": type, "length": 255, "nillable": True, "createable": name not in _SYSTEM, "updateable": name not in _SYSTEM,
         "custom": name.endswith("__c"), "unique": False, "externalId": False, "idLookup": name == "Id", "calculated": False, "filterable": True, "sortable": True,

@@ -51,8 +51,8 @@ _STATES = (
     ("PARTIALLY_REFUNDED", "FULFILLED"), ("PENDING", "UNFULFILLED"),
 )  # fmt: skip
 _SEARCHABLE = {
-    "customers": frozenset("country customer_date email first_name id last_name orders_count order_date phone state tag tag_not total_spent updated_at accepts_marketing".split()),
-    "orders": frozenset("channel created_at current_total_price customer_id discount_code email financial_status fulfillment_status id location_id name po_number processed_at sku status tag tag_not test updated_at".split()),
+    "customers": frozenset(["country", "customer_date", "email", "first_name", "id", "last_name", "orders_count", "order_date", "phone", "state", "tag", "tag_not", "total_spent", "updated_at", "accepts_marketing"]),
+    "orders": frozenset(["channel", "created_at", "current_total_price", "customer_id", "discount_code", "email", "financial_status", "fulfillment_status", "id", "location_id", "name", "po_number", "processed_at", "sku", "status", "tag", "tag_not", "test", "updated_at"]),
 }  # fmt: skip
 _SCHEMA = build_schema((Path(__file__).parent / "shopify.graphql").read_text())
 
@@ -96,7 +96,9 @@ class Shopify(Dialect):
             return None
         token = request.headers.get("x-shopify-access-token", "")
         if token != ADMIN_TOKEN and self.tokens.valid(token) is None:
-            return json_response({"errors": "[API] Invalid API key or access token (unrecognized login or wrong password)"}, status=401)
+            return json_response(
+                {"errors": "[API] Invalid API key or access token (unrecognized login or wrong password)"}, status=401
+            )
         return None
 
     def finish(self, request: Request, endpoint: Endpoint, response: Response) -> Response:
@@ -111,7 +113,12 @@ class Shopify(Dialect):
         return self._throttled(_MAX_COST, 60.0)  # points come back by the second; Shopify has no daily quota here
 
     def _throttled(self, requested: float, seconds: float) -> Response:
-        errors = [{"message": "Throttled", "extensions": {"code": "THROTTLED", "documentation": "https://shopify.dev/api/usage/rate-limits"}}]
+        errors = [
+            {
+                "message": "Throttled",
+                "extensions": {"code": "THROTTLED", "documentation": "https://shopify.dev/api/usage/rate-limits"},
+            }
+        ]
         # What is missing comes back in the seconds asked for.
         available = max(0, round(requested - seconds * self._bucket.per_second))
         status = {"maximumAvailable": self._bucket.limit, "currentlyAvailable": available, "restoreRate": self._bucket.per_second}
@@ -150,9 +157,17 @@ class Shopify(Dialect):
             return json_response({"access_token": self.tokens.issue(CLIENT_ID, prefix="shpat_"), **scope, "expires_in": 86_399})
         following = self.tokens.refresh(str(said.get("refresh_token", "")), prefix="shprt_")
         if said.get("grant_type") != "refresh_token" or following is None:
-            return json_response({"error": "invalid_grant", "error_description": "The refresh token is invalid or expired"}, status=400)
+            return json_response(
+                {"error": "invalid_grant", "error_description": "The refresh token is invalid or expired"}, status=400
+            )
         return json_response(
-            {"access_token": self.tokens.issue(CLIENT_ID, prefix="shpat_"), **scope, "expires_in": int(self.tokens.lifetime), "refresh_token": following, "refresh_token_expires_in": 7_776_000}
+            {
+                "access_token": self.tokens.issue(CLIENT_ID, prefix="shpat_"),
+                **scope,
+                "expires_in": int(self.tokens.lifetime),
+                "refresh_token": following,
+                "refresh_token_expires_in": 7_776_000,
+            }
         )
 
     # ---- GraphQL ----
@@ -164,23 +179,44 @@ class Shopify(Dialect):
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return json_response({"errors": {"query": "Required parameter missing or invalid"}}, status=400)
         except GraphQLError as error:
-            return json_response({"errors": [{"message": error.message, "locations": [], "extensions": {"code": "undefinedField"}}]})
+            return json_response(
+                {"errors": [{"message": error.message, "locations": [], "extensions": {"code": "undefinedField"}}]}
+            )
         variables = said.get("variables") or {}
         problems = validate(_SCHEMA, document)
         if problems:
-            return json_response({"errors": [{"message": each.message, "extensions": {"code": "argumentLiteralsIncompatible"}} for each in problems]})
+            return json_response(
+                {
+                    "errors": [
+                        {"message": each.message, "extensions": {"code": "argumentLiteralsIncompatible"}} for each in problems
+                    ]
+                }
+            )
         requested = _cost(document, variables)
         if requested > _MAX_COST:
             message = f"Query cost is {requested}, which exceeds the single query max cost limit ({_MAX_COST})."
-            return json_response({"errors": [{"message": message, "extensions": {"code": "MAX_COST_EXCEEDED", "cost": requested, "maxCost": _MAX_COST}}]})
+            return json_response(
+                {
+                    "errors": [
+                        {"message": message, "extensions": {"code": "MAX_COST_EXCEEDED", "cost": requested, "maxCost": _MAX_COST}}
+                    ]
+                }
+            )
         if not self._bucket.take(requested):
             return self._throttled(requested, self._bucket.wait(requested))
         warnings: list[Row] = []
         result = execute_sync(_SCHEMA, document, root_value=self._root(warnings), variable_values=variables)
         actual = min(requested, _counted(result.data))
         self._bucket.give(requested - actual)
-        status = {"maximumAvailable": float(self._bucket.limit), "currentlyAvailable": int(self._bucket.level), "restoreRate": float(self._bucket.per_second)}
-        body: Row = {"data": result.data, "extensions": {"cost": {"requestedQueryCost": requested, "actualQueryCost": actual, "throttleStatus": status}}}
+        status = {
+            "maximumAvailable": float(self._bucket.limit),
+            "currentlyAvailable": int(self._bucket.level),
+            "restoreRate": float(self._bucket.per_second),
+        }
+        body: Row = {
+            "data": result.data,
+            "extensions": {"cost": {"requestedQueryCost": requested, "actualQueryCost": actual, "throttleStatus": status}},
+        }
         if warnings:
             body["extensions"]["search"] = warnings
         if result.errors:
@@ -217,12 +253,16 @@ class Shopify(Dialect):
     def _identified(self, identifier: Mapping[str, str]) -> Row | None:
         if "id" in identifier:
             return self._node(identifier["id"], "Customer")
-        index, value = ("email", identifier["emailAddress"].lower()) if "emailAddress" in identifier else ("phone", _phone(identifier["phoneNumber"]))
+        index, value = (
+            ("email", identifier["emailAddress"].lower())
+            if "emailAddress" in identifier
+            else ("phone", _phone(identifier["phoneNumber"]))
+        )
         return next(iter(self.tables["contact"].having(index, [value])), None)
 
     def _connection(
         self, kind: str, table: Table[Any], warnings: list[Row], *, first: int | None = None, after: str | None = None, query: str | None = None,
-        reverse: bool = False, sortKey: str = "ID",  # noqa: N803 - the vendor's argument name
+        reverse: bool = False, sortKey: str = "ID",
     ) -> Row:  # fmt: skip
         rows = self._matching(kind, table, query, warnings)
         rows.sort(key=partial(_sort_key, sortKey), reverse=reverse)
@@ -234,10 +274,17 @@ class Shopify(Dialect):
         except search.MalformedSearch as error:
             raise GraphQLError(f"Invalid search query: {error}") from error
         unknown = {term.field for term in search.terms(expression) if term.field and term.field not in _SEARCHABLE[kind]}
-        warnings += [{"path": [kind], "query": query, "warnings": [{"field": each, "message": "Invalid search field for this query.", "code": "invalid_field"}]} for each in sorted(unknown)]
+        warnings += [
+            {
+                "path": [kind],
+                "query": query,
+                "warnings": [{"field": each, "message": "Invalid search field for this query.", "code": "invalid_field"}],
+            }
+            for each in sorted(unknown)
+        ]
         candidates = self._candidates(kind, table, expression)
         # A field that is not known is ignored: everything is returned.
-        return [row for row in candidates if search.holds(expression, lambda term, row=row: term.field in unknown or _fits(row, term))]  # type: ignore[misc]
+        return [row for row in candidates if search.holds(expression, partial(_fits, row, unknown))]
 
     def _candidates(self, kind: str, table: Table[Any], expression: search.Expression) -> Iterable[Row]:
         if (ids := search.equals(expression, "id")) is not None:
@@ -253,7 +300,11 @@ class Shopify(Dialect):
     def _span(self, kind: str, table: Table[Any], expression: search.Expression) -> Iterable[Row]:
         parts = expression.parts if isinstance(expression, search.Logic) and expression.word == "and" else (expression,)
         for part in parts:
-            if isinstance(part, search.Term) and part.operator in {">", ">="} and part.field in {"customer_date", "created_at", "updated_at"}:
+            if (
+                isinstance(part, search.Term)
+                and part.operator in {">", ">="}
+                and part.field in {"customer_date", "created_at", "updated_at"}
+            ):
                 return table.walk("updated" if part.field == "updated_at" else "created", start=_millis(part.value))
         return table
 
@@ -275,14 +326,25 @@ class Shopify(Dialect):
     def _orders_of(self, customer: int) -> list[Row]:
         return self.tables["order"].having("customer", [customer])
 
-    def _orders_connection(self, customer: int, *, first: int | None = None, after: str | None = None, reverse: bool = False, sortKey: str = "ID", query: str | None = None) -> Row:  # noqa: N803
+    def _orders_connection(
+        self,
+        customer: int,
+        *,
+        first: int | None = None,
+        after: str | None = None,
+        reverse: bool = False,
+        sortKey: str = "ID",
+        query: str | None = None,
+    ) -> Row:
         rows = sorted(self._orders_of(customer), key=partial(_sort_key, sortKey), reverse=reverse)
         return _page(rows, first, after)
 
     def _order(self, each: Order) -> Row:
         financial, fulfillment = _STATES[each.state]
         total = {"presentmentMoney": _money(each.cents, each.currency), "shopMoney": _money(_shop_cents(each), "USD")}
-        refunded = {**total, "presentmentMoney": _money(0, each.currency), "shopMoney": _money(0, "USD")} if each.state == 4 else total
+        refunded = (
+            {**total, "presentmentMoney": _money(0, each.currency), "shopMoney": _money(0, "USD")} if each.state == 4 else total
+        )
         return {
             "__typename": "Order", "id": f"gid://shopify/Order/{each.id}", "legacyResourceId": str(each.id), "name": f"#{each.number}", "number": each.number, "confirmationNumber": None,
             "createdAt": _iso(each.created), "processedAt": _iso(each.created), "updatedAt": _iso(each.updated), "cancelledAt": _iso(each.updated) if each.state == 3 else None,
@@ -325,7 +387,12 @@ def _page(rows: list[Row], first: int | None, after: str | None) -> Row:
         raise GraphQLError("you must provide one of first or last, from 1 to 250")
     start = next((at + 1 for at, row in enumerate(rows) if row["id"] == after), 0) if after else 0
     page = rows[start : start + first]
-    info = {"hasNextPage": start + first < len(rows), "hasPreviousPage": start > 0, "startCursor": page[0]["id"] if page else None, "endCursor": page[-1]["id"] if page else None}
+    info = {
+        "hasNextPage": start + first < len(rows),
+        "hasPreviousPage": start > 0,
+        "startCursor": page[0]["id"] if page else None,
+        "endCursor": page[-1]["id"] if page else None,
+    }
     return {"nodes": page, "edges": [{"cursor": row["id"], "node": row} for row in page], "pageInfo": info}
 
 
@@ -336,11 +403,18 @@ def _sort_key(name: str, row: Row) -> tuple[Any, int]:
     return (row[field], number * 2_654_435_761 % 4_294_967_296) if field else (number, 0)
 
 
-def _fits(row: Row, term: search.Term) -> bool:
+def _fits(row: Row, ignored: set[str], term: search.Term) -> bool:
+    if term.field in ignored:
+        return True
     if term.field == "":
         return term.value.lower() in f"{row.get('displayName', row.get('name'))} {_email(row)}".lower()
     if term.field in {"customer_date", "created_at", "updated_at", "processed_at"}:
-        field = {"customer_date": "createdAt", "created_at": "createdAt", "updated_at": "updatedAt", "processed_at": "processedAt"}[term.field]
+        field = {
+            "customer_date": "createdAt",
+            "created_at": "createdAt",
+            "updated_at": "updatedAt",
+            "processed_at": "processedAt",
+        }[term.field]
         mine, other = _millis(row[field]), _millis(term.value)
         return {":": mine == other, "<": mine < other, "<=": mine <= other, ">": mine > other, ">=": mine >= other}[term.operator]
     values: Mapping[str, Any] = {
@@ -359,13 +433,17 @@ def _cost(document: DocumentNode, variables: Mapping[str, Any]) -> int:
     return sum(_priced(operation.selection_set, "QueryRoot", fragments, variables))
 
 
-def _priced(selection: SelectionSetNode, parent: str, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, Any]) -> Iterable[int]:
+def _priced(
+    selection: SelectionSetNode, parent: str, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, Any]
+) -> Iterable[int]:
     for node in selection.selections:
         if isinstance(node, FragmentSpreadNode):
             fragment = fragments[node.name.value]
             yield from _priced(fragment.selection_set, fragment.type_condition.name.value, fragments, variables)
         elif isinstance(node, InlineFragmentNode):
-            yield from _priced(node.selection_set, node.type_condition.name.value if node.type_condition else parent, fragments, variables)
+            yield from _priced(
+                node.selection_set, node.type_condition.name.value if node.type_condition else parent, fragments, variables
+            )
         elif isinstance(node, FieldNode) and node.selection_set is not None:
             owner = _SCHEMA.get_type(parent)
             assert isinstance(owner, GraphQLObjectType)

@@ -126,7 +126,9 @@ class _Build(Transformer[Token, Any]):
         children = tuple(each for each in items if isinstance(each, Query))
         orders = tuple(each for each in rest if isinstance(each, Ordering))
         numbers: dict[str, int] = dict(each for each in rest if isinstance(each, tuple))
-        return Query(paths, children, select == "count", str(table), condition, orders, numbers.get("limit"), numbers.get("offset", 0))
+        return Query(
+            paths, children, select == "count", str(table), condition, orders, numbers.get("limit"), numbers.get("offset", 0)
+        )
 
     def count(self, _: list[Any]) -> str:
         return "count"
@@ -243,7 +245,11 @@ def _equal(value: Any, wanted: Any) -> bool:
 def bound(condition: Comparison | Logic | None, path: str, *, upper: bool) -> Any:
     """Return a value that `path` of every match lies at or beyond (at or above; with `upper` at or below), None if unknown."""
     if isinstance(condition, Comparison):
-        return condition.values[0] if condition.path == path and condition.operator in ({"<", "<=", "="} if upper else {">", ">=", "="}) else None
+        return (
+            condition.values[0]
+            if condition.path == path and condition.operator in ({"<", "<=", "="} if upper else {">", ">=", "="})
+            else None
+        )
     if condition is None or condition.word == "not":
         return None
     found = [bound(part, path, upper=upper) for part in condition.parts]

@@ -118,9 +118,7 @@ class Table(Generic[E]):
     def _order(self, name: str) -> list[OrderKey]:
         if name not in self._orders:
             field = self._order_fields[name]
-            keys = [
-                (field.entry(entry), len(key), key) for key, entry in self._entries.items() if key not in self._changed
-            ]
+            keys = [(field.entry(entry), len(key), key) for key, entry in self._entries.items() if key not in self._changed]
             keys += [(field.row(row), len(key), key) for key, row in self._changed.items()]
             self._orders[name] = sorted(keys)
         return self._orders[name]

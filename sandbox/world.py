@@ -345,9 +345,7 @@ class World:
             for nth in range(3 if profile.person == 0 else (0, 1, 1, 2, 3, 5)[bits % 6]):
                 bits = mix(bits, nth)
                 created = profile.created + bits % max(END - profile.created, 1000) // 1000 * 1000
-                items = tuple(
-                    ((bits >> (8 * line)) % 5, 1 + (bits >> (9 * line)) % 3) for line in range(1, 2 + bits % 3)
-                )
+                items = tuple(((bits >> (8 * line)) % 5, 1 + (bits >> (9 * line)) % 3) for line in range(1, 2 + bits % 3))
                 found.append(
                     Order(
                         id=_scatter(len(found) + 1, tag(system)),
@@ -448,9 +446,7 @@ def _spelled(phone: str, country: str, style: int) -> str:
     """Spell a phone number as people type it; national styles only where the default region reads them."""
     if country == "US":
         area, exchange, line = phone[2:5], phone[5:8], phone[8:]
-        return (phone, f"({area}) {exchange}-{line}", f"{area}.{exchange}.{line}", f"+1 {area}-{exchange}-{line}")[
-            style
-        ]
+        return (phone, f"({area}) {exchange}-{line}", f"{area}.{exchange}.{line}", f"+1 {area}-{exchange}-{line}")[style]
     code = phone[:3]
     return (
         phone,

@@ -60,7 +60,11 @@ class Zendesk(Dialect):
                 "requester": Column(lambda each: each.contact + _BEYOND, lambda row: row["requester_id"]),
             }),
         }  # fmt: skip
-        self._by_object = {"users": self.tables["contact"], "organizations": self.tables["account"], "tickets": self.tables["ticket"]}
+        self._by_object = {
+            "users": self.tables["contact"],
+            "organizations": self.tables["account"],
+            "tickets": self.tables["ticket"],
+        }
 
     # ---- surroundings ----
 
@@ -80,7 +84,10 @@ class Zendesk(Dialect):
                 *(Endpoint("GET", f"/api/v2/{each}{suffix}", partial(self._list, each)) for each in self._by_object),
                 *(Endpoint("GET", f"/api/v2/{each}/show_many{suffix}", partial(self._many, each)) for each in self._by_object),
                 *(Endpoint("GET", f"/api/v2/{each}/{{id:int}}{suffix}", partial(self._get, each)) for each in self._by_object),
-                *(Endpoint("GET", f"/api/v2/{each}_fields{suffix}", partial(self._fields, each)) for each in ("user", "ticket", "organization")),
+                *(
+                    Endpoint("GET", f"/api/v2/{each}_fields{suffix}", partial(self._fields, each))
+                    for each in ("user", "ticket", "organization")
+                ),
             ]
         return found
 
@@ -110,7 +117,9 @@ class Zendesk(Dialect):
 
     def throttled(self, seconds: float) -> Response:
         return PlainTextResponse(
-            "Number of allowed API requests per minute exceeded", status_code=429, headers={"Retry-After": str(max(1, math.ceil(seconds)))}
+            "Number of allowed API requests per minute exceeded",
+            status_code=429,
+            headers={"Retry-After": str(max(1, math.ceil(seconds)))},
         )
 
     def exhausted(self) -> Response:
@@ -144,15 +153,31 @@ class Zendesk(Dialect):
         except orjson.JSONDecodeError:
             said = {}
         if said.get("client_id") != CLIENT_ID or said.get("client_secret") != CLIENT_SECRET:
-            return _refused(401, "invalid_client", "Client authentication failed due to unknown client, no client authentication included, or unsupported authentication method.")
+            return _refused(
+                401,
+                "invalid_client",
+                "Client authentication failed due to unknown client, no client authentication included, or unsupported authentication method.",
+            )
         if said.get("grant_type") != "refresh_token":
-            return _refused(400, "unsupported_grant_type", "The authorization grant type is not supported by the authorization server.")
+            return _refused(
+                400, "unsupported_grant_type", "The authorization grant type is not supported by the authorization server."
+            )
         following = self.tokens.refresh(str(said.get("refresh_token", "")), prefix="zr")
         if following is None:
-            return _refused(400, "invalid_grant", "The provided authorization grant is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client.")
+            return _refused(
+                400,
+                "invalid_grant",
+                "The provided authorization grant is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client.",
+            )
         self.tokens.revoke_access()
         return json_response(
-            {"access_token": self.tokens.issue(CLIENT_ID), "token_type": "bearer", "refresh_token": following, "scope": "read", "expires_in": int(self.tokens.lifetime)}
+            {
+                "access_token": self.tokens.issue(CLIENT_ID),
+                "token_type": "bearer",
+                "refresh_token": following,
+                "scope": "read",
+                "expires_in": int(self.tokens.lifetime),
+            }
         )
 
     # ---- reading ----
@@ -169,10 +194,14 @@ class Zendesk(Dialect):
     async def _many(self, kind: str, request: Request) -> Response:
         ids = [each for each in request.query_params.get("ids", "").split(",") if each]
         if not ids or not all(each.isdigit() for each in ids):
-            return _invalid("You passed an invalid value for the ids attribute. Invalid parameter: ids must be a list of integers")
+            return _invalid(
+                "You passed an invalid value for the ids attribute. Invalid parameter: ids must be a list of integers"
+            )
         if len(ids) > _PAGE:
             return _invalid(f"You passed an invalid value for the ids attribute. Too many ids: at most {_PAGE}")
-        rows = [row for each in sorted(set(ids), reverse=True) if (row := self._by_object[kind].get(each)) is not None and _alive(row)]
+        rows = [
+            row for each in sorted(set(ids), reverse=True) if (row := self._by_object[kind].get(each)) is not None and _alive(row)
+        ]
         return json_response({kind: rows, "next_page": None, "previous_page": None, "count": len(rows)})
 
     async def _list(self, kind: str, request: Request) -> Response:
@@ -195,7 +224,20 @@ class Zendesk(Dialect):
         row = self.tables["contact"].get(str(request.path_params["id"]))
         if row is None:
             return _not_found()
-        found = [{"id": row["id"] * 10, "user_id": row["id"], "type": "email", "value": row["email"], "primary": True, "verified": True}] if row["email"] else []
+        found = (
+            [
+                {
+                    "id": row["id"] * 10,
+                    "user_id": row["id"],
+                    "type": "email",
+                    "value": row["email"],
+                    "primary": True,
+                    "verified": True,
+                }
+            ]
+            if row["email"]
+            else []
+        )
         return json_response({"identities": found, "count": len(found)})
 
     def _paged(self, request: Request, kind: str, rows: Iterable[Row]) -> Response:
@@ -211,7 +253,13 @@ class Zendesk(Dialect):
             more = len(left) > len(page)
             cursor = str(page[-1]["id"]) if page else None
             link = f"{request.url.path}?page[size]={size}&page[after]={cursor}" if more else None
-            return json_response({kind: page, "meta": {"has_more": more, "after_cursor": cursor, "before_cursor": None}, "links": {"next": link, "prev": None}})
+            return json_response(
+                {
+                    kind: page,
+                    "meta": {"has_more": more, "after_cursor": cursor, "before_cursor": None},
+                    "links": {"next": link, "prev": None},
+                }
+            )
         size, number = query.get("per_page", str(_PAGE)), query.get("page", "1")
         if not (size.isdigit() and number.isdigit()) or int(number) < 1:
             return _invalid("You passed an invalid value for the page attribute. Invalid parameter: page must be an integer")
@@ -221,7 +269,14 @@ class Zendesk(Dialect):
         every = list(rows)
         page = every[start : start + min(int(size), _PAGE)]
         more = start + len(page) < len(every)
-        return json_response({kind: page, "count": len(every), "next_page": f"{request.url.path}?page={int(number) + 1}" if more else None, "previous_page": None})
+        return json_response(
+            {
+                kind: page,
+                "count": len(every),
+                "next_page": f"{request.url.path}?page={int(number) + 1}" if more else None,
+                "previous_page": None,
+            }
+        )
 
     # ---- search ----
 
@@ -243,16 +298,35 @@ class Zendesk(Dialect):
         per_page = min(int(size), _PAGE)
         start = (int(number) - 1) * per_page
         if start >= _SEARCH_CAP:
-            return json_response({"error": "invalid", "description": "Invalid search: Requested response size was greater than Search Response Limits"}, status=422)
+            return json_response(
+                {
+                    "error": "invalid",
+                    "description": "Invalid search: Requested response size was greater than Search Response Limits",
+                },
+                status=422,
+            )
         rows = self._matching(terms)
         if sort := query.get("sort_by"):
             if sort not in {"created_at", "updated_at", "priority", "status", "ticket_type"}:
-                return json_response({"error": "invalid", "description": f"Invalid search: sort_by {sort} is not supported"}, status=422)
+                return json_response(
+                    {"error": "invalid", "description": f"Invalid search: sort_by {sort} is not supported"}, status=422
+                )
             # Ties are in no order that Zendesk states.
-            rows.sort(key=lambda row: (row.get(sort) or "", row["id"] * 2_654_435_761 % 4_294_967_296), reverse=query.get("sort_order", "desc") == "desc")
+            rows.sort(
+                key=lambda row: (row.get(sort) or "", row["id"] * 2_654_435_761 % 4_294_967_296),
+                reverse=query.get("sort_order", "desc") == "desc",
+            )
         page = rows[start : start + per_page]
         more = start + len(page) < min(len(rows), _SEARCH_CAP)
-        return json_response({key: page, "count": len(rows), "next_page": f"{request.url.path}?page={int(number) + 1}" if more else None, "previous_page": None, "facets": None})
+        return json_response(
+            {
+                key: page,
+                "count": len(rows),
+                "next_page": f"{request.url.path}?page={int(number) + 1}" if more else None,
+                "previous_page": None,
+                "facets": None,
+            }
+        )
 
     def _matching(self, terms: list[Term]) -> list[Row]:
         grouped: dict[tuple[str, str, bool], list[str]] = {}
@@ -264,7 +338,10 @@ class Zendesk(Dialect):
             if (table := self._by_object.get(kind)) is None:
                 continue
             for row in self._candidates(kind, table, grouped):
-                if _alive(row) and all(_holds(kind, row, name, operator, values) is not negated for (name, operator, negated), values in grouped.items()):
+                if _alive(row) and all(
+                    _holds(kind, row, name, operator, values) is not negated
+                    for (name, operator, negated), values in grouped.items()
+                ):
                     found.append({**row, "result_type": kind.rstrip("s")})
         return found
 
@@ -305,10 +382,30 @@ class Zendesk(Dialect):
 
     def _user(self, each: Profile | User) -> Row:
         id = each.id + _BEYOND
-        common: Row = {"id": id, "url": f"https://{SUBDOMAIN}.zendesk.com/api/v2/users/{id}.json", "name": f"{each.given} {each.family}", "email": each.email}
+        common: Row = {
+            "id": id,
+            "url": f"https://{SUBDOMAIN}.zendesk.com/api/v2/users/{id}.json",
+            "name": f"{each.given} {each.family}",
+            "email": each.email,
+        }
         if isinstance(each, User):
             stamp = "2023-01-01T00:00:00Z"
-            return {**common, "phone": None, "role": "agent", "organization_id": None, "external_id": None, "active": each.active, "suspended": False, "verified": True, "locale": "en-US", "time_zone": "UTC", "tags": [], "user_fields": {}, "created_at": stamp, "updated_at": stamp}
+            return {
+                **common,
+                "phone": None,
+                "role": "agent",
+                "organization_id": None,
+                "external_id": None,
+                "active": each.active,
+                "suspended": False,
+                "verified": True,
+                "locale": "en-US",
+                "time_zone": "UTC",
+                "tags": [],
+                "user_fields": {},
+                "created_at": stamp,
+                "updated_at": stamp,
+            }
         return {
             **common, "phone": each.phone, "role": "end-user", "organization_id": each.company + _BEYOND if each.company else None, "external_id": None,
             "active": not each.deleted, "suspended": False, "verified": True, "locale": "en-US", "time_zone": "Eastern Time (US & Canada)", "tags": [],
@@ -342,7 +439,9 @@ def _table(entries: Mapping[str, Any], render: Callable[[Any], Row], indexes: Ma
     orders: dict[str, Column[Any]] = {
         "id": Column(lambda each: each.id + _BEYOND, lambda row: row["id"]),
         "created": Column(lambda each: getattr(each, "created", 0), lambda row: _millis(row["created_at"])),
-        "updated": Column(lambda each: getattr(each, "updated", getattr(each, "created", 0)), lambda row: _millis(row["updated_at"])),
+        "updated": Column(
+            lambda each: getattr(each, "updated", getattr(each, "created", 0)), lambda row: _millis(row["updated_at"])
+        ),
     }
     return Table(entries, render, indexes=indexes, orders=orders)
 
@@ -380,7 +479,9 @@ def _fits(kind: str, row: Row, name: str, operator: str, value: str) -> bool:
         return mine is not None and normal_phone(mine, "US") == normal_phone(value, "US")
     if name == "status" and operator != ":":
         order = _STATUSES.index(str(mine)), _STATUSES.index(value) if value in _STATUSES else -1
-        return {"<": order[0] < order[1], "<=": order[0] <= order[1], ">": order[0] > order[1], ">=": order[0] >= order[1]}[operator]
+        return {"<": order[0] < order[1], "<=": order[0] <= order[1], ">": order[0] > order[1], ">=": order[0] >= order[1]}[
+            operator
+        ]
     return str(mine or "").lower() == value.lower()
 
 

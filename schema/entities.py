@@ -34,7 +34,9 @@ def _entity(info: Information, representation: object, *, email_key: bool) -> An
         if isinstance(id := representation.get("id"), str):
             return _by_id(info, name, id)
         if isinstance(ref := representation.get("ref"), Mapping) and name in KINDS:
-            found = ref_of(RecordRefInput(source_id=ref["sourceId"], object=ref["object"], record_id=ref["recordId"]), info.context)
+            found = ref_of(
+                RecordRefInput(source_id=ref["sourceId"], object=ref["object"], record_id=ref["recordId"]), info.context
+            )
             return _by_id(info, name, found.id)
         if email_key and name == "Customer" and isinstance(email := representation.get("primaryEmail"), str):
             return _by_email(info, email)

@@ -50,7 +50,7 @@ class TimelineKind(Enum):
 class ReadOptions:
     policy: ReadPolicy = ReadPolicy.CACHE_FIRST
     max_age: Duration | None = None
-    deadline: Duration | None = Duration(timedelta(seconds=5))  # noqa: RUF009 - immutable
+    deadline: Duration | None = Duration(timedelta(seconds=5))
     sources: list[ID] | None = None
     systems: list[System] | None = None
     require_all: bool = False
@@ -109,7 +109,11 @@ def slice_of(
     if not order_by:
         return Slice(first=first, after=after, terms=terms_of(read))
     return Slice(
-        first=first, after=after, order=order_by[0].by.value, descending=order_by[0].direction is Direction.DESC, terms=terms_of(read)
+        first=first,
+        after=after,
+        order=order_by[0].by.value,
+        descending=order_by[0].direction is Direction.DESC,
+        terms=terms_of(read),
     )
 
 

@@ -31,7 +31,11 @@ async def _customer(info: Information, by: CustomerLookup, read: ReadOptions | N
 
 
 async def _customers(
-    info: Information, first: int, after: str | None = None, order_by: list[CustomerOrder] | None = None, read: ReadOptions | None = None
+    info: Information,
+    first: int,
+    after: str | None = None,
+    order_by: list[CustomerOrder] | None = None,
+    read: ReadOptions | None = None,
 ) -> Any:
     return await lists.customers(slice_of(first, after, read, order_by), info.context, needed(info))
 
@@ -44,7 +48,11 @@ def _records(kind: Kind) -> Any:
 
 
 async def _deals(
-    info: Information, first: int, after: str | None = None, order_by: list[DealOrder] | None = None, read: ReadOptions | None = None
+    info: Information,
+    first: int,
+    after: str | None = None,
+    order_by: list[DealOrder] | None = None,
+    read: ReadOptions | None = None,
 ) -> Any:
     return await lists.records("deal", slice_of(first, after, read, order_by), info.context, needed(info))
 

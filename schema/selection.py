@@ -39,7 +39,8 @@ def needed(info: Info[Context, Any]) -> Fields:
         raw = info._raw_info  # noqa: SLF001
         found: set[tuple[str, str]] = set()
         parent = get_named_type(raw.return_type).name
-        variables: Mapping[str, Any] = getattr(raw.variable_values, "coerced", raw.variable_values)  # Strawberry hands out a plain dict
+        given: Any = raw.variable_values
+        variables: Mapping[str, Any] = getattr(given, "coerced", given)  # Strawberry hands out a plain dict
         for node in nodes:
             if node.selection_set is not None:
                 found.update(_walk(node.selection_set, parent, raw.schema, raw.fragments, variables))
@@ -49,7 +50,11 @@ def needed(info: Info[Context, Any]) -> Fields:
 
 
 def _walk(
-    selection: SelectionSetNode, parent: str, schema: GraphQLSchema, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, object]
+    selection: SelectionSetNode,
+    parent: str,
+    schema: GraphQLSchema,
+    fragments: Mapping[str, FragmentDefinitionNode],
+    variables: Mapping[str, object],
 ) -> Iterator[tuple[str, str]]:
     for node in selection.selections:
         if isinstance(node, FragmentSpreadNode):
@@ -63,7 +68,11 @@ def _walk(
 
 
 def _field(
-    node: FieldNode, parent: str, schema: GraphQLSchema, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, object]
+    node: FieldNode,
+    parent: str,
+    schema: GraphQLSchema,
+    fragments: Mapping[str, FragmentDefinitionNode],
+    variables: Mapping[str, object],
 ) -> Iterator[tuple[str, str]]:
     name = node.name.value
     if name == "customFields":

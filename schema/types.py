@@ -49,7 +49,18 @@ OrderStatus = _enum(
 TicketStatus = _enum("TicketStatus", "NEW", "OPEN", "PENDING", "ON_HOLD", "SOLVED", "CLOSED", "DELETED", "UNKNOWN")
 TicketPriority = _enum("TicketPriority", "LOW", "NORMAL", "HIGH", "URGENT")
 FieldType = _enum(
-    "FieldType", "TEXT", "NUMBER", "BOOLEAN", "DATE", "DATETIME", "MONEY", "PICKLIST", "MULTI_PICKLIST", "REFERENCE", "FORMULA", "JSON"
+    "FieldType",
+    "TEXT",
+    "NUMBER",
+    "BOOLEAN",
+    "DATE",
+    "DATETIME",
+    "MONEY",
+    "PICKLIST",
+    "MULTI_PICKLIST",
+    "REFERENCE",
+    "FORMULA",
+    "JSON",
 )
 MatchMethod = _enum("MatchMethod", "EXACT_EMAIL", "EXACT_PHONE", "MANUAL", "SINGLETON")
 SourceState = _enum("SourceState", "CONNECTED", "DEGRADED", "RECONNECT_REQUIRED", "PAUSED", "DISCONNECTED")
@@ -245,9 +256,7 @@ def _looked_up(kind: records.Kind, attribute: str) -> Any:
     return resolver
 
 
-async def _custom_fields(
-    root: Parent[records.Record], info: Information, keys: list[str] | None = None
-) -> list[CustomField]:
+async def _custom_fields(root: Parent[records.Record], info: Information, keys: list[str] | None = None) -> list[CustomField]:
     return await _customs_of(root, keys, info.context)
 
 
@@ -466,7 +475,11 @@ def _of_kind(kind: records.Kind) -> Any:
 
 def _customer_slice(kind: records.Kind) -> Any:
     def resolver(
-        root: Parent[people.Customer], info: Information, first: int = 20, after: str | None = None, read: ReadOptions | None = None
+        root: Parent[people.Customer],
+        info: Information,
+        first: int = 20,
+        after: str | None = None,
+        read: ReadOptions | None = None,
     ) -> Awaitable[Any]:
         return level(info, _of_customers, root, kind, arguments=slice_of(first, after, read), fields=needed(info))
 
@@ -486,7 +499,9 @@ async def _of_customers(
     return await relations.of_customers(kind, parents, arguments, context, fields)
 
 
-def _customer_accounts(root: Parent[people.Customer], info: Information, first: int = 10, after: str | None = None) -> Awaitable[Any]:
+def _customer_accounts(
+    root: Parent[people.Customer], info: Information, first: int = 10, after: str | None = None
+) -> Awaitable[Any]:
     return level(info, _accounts_of, root, arguments=slice_of(first, after, None), fields=needed(info))
 
 
@@ -522,7 +537,12 @@ def _merged_from(root: Parent[people.Customer]) -> Sequence[str]:
 def _provenance(root: Parent[people.Customer], info: Information, fields: list[str] | None = None) -> list[FieldProvenance]:
     ranks = {source.id: source.rank for source in info.context.sources}
     return [
-        FieldProvenance(field=each.field, chosen=_field_value(each.chosen), rule=each.rule, conflicts=[_field_value(one) for one in each.conflicts])
+        FieldProvenance(
+            field=each.field,
+            chosen=_field_value(each.chosen),
+            rule=each.rule,
+            conflicts=[_field_value(one) for one in each.conflicts],
+        )
         for each in golden.provenance(root.people, ranks, fields)
     ]
 
@@ -579,9 +599,10 @@ def _identity(root: Parent[people.Customer], info: Information) -> Identity:
 
 
 def _link(link: Link, by_ref: dict[records.Ref, records.Person]) -> IdentityLink:
-    return IdentityLink(
-        a=by_ref[link.a], b=by_ref[link.b], method=link.method, score=link.score, evidence=link.evidence, at=link.at, by=link.by  # type: ignore[arg-type]
-    )
+    a: Any = by_ref[link.a]  # shown as RecordRef
+    b: Any = by_ref[link.b]
+    evidence: Any = link.evidence
+    return IdentityLink(a=a, b=b, method=link.method, score=link.score, evidence=evidence, at=link.at, by=link.by)
 
 
 @strawberry.type(

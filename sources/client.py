@@ -4,6 +4,7 @@ httpx stands on aiohttp's transport: plain httpcore costs several times the CPU 
 client again means this file.
 """
 
+import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
@@ -13,7 +14,7 @@ READ_TIMEOUT = 30.0  # seconds; each call's own deadline is usually shorter
 
 def network(*, connections: int = 100) -> httpx.AsyncBaseTransport:
     """Return the transport that really sends."""
-    return AiohttpTransport(limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections))
+    return _Network(limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections))
 
 
 def client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
@@ -25,3 +26,15 @@ def client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
         follow_redirects=False,
         trust_env=False,
     )
+
+
+class _Network(AiohttpTransport):
+    """aiohttp's transport, with a broken line told as one: httpx-aiohttp calls every connection error a ConnectTimeout."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await super().handle_async_request(request)
+        except httpx.ConnectTimeout as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectionError) and not isinstance(error.__cause__, TimeoutError):
+                raise httpx.ConnectError(str(error), request=request) from error
+            raise

@@ -20,11 +20,14 @@ class Reading:
 
     Attributes:
         deadline: on the monotonic clock; whatever has not answered by then counts as failed.
+        answer_within: seconds that a call once sent is waited for, deadline or not: for token exchanges, whose answer must
+            not be lost.
         max_age: seconds; nothing older is answered while the source works. None takes each kind's default.
         calls: told once for every call that went out.
     """
 
     deadline: float
+    answer_within: float = 0.0
     lane: Lane = "interactive"
     policy: ReadPolicy = "CACHE_FIRST"
     max_age: float | None = None

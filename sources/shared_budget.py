@@ -199,7 +199,7 @@ class SharedBudget:
     async def _tell(self, values: Mapping[str, str | float]) -> None:
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hset(self._key, mapping={name: value for name, value in values.items()})
+                pipe.hset(self._key, mapping=dict(values.items()))
                 pipe.pexpire(self._key, _KEPT_MS)
                 await pipe.execute()
         except (RedisError, OSError):

@@ -98,7 +98,7 @@ class Guard(httpx.AsyncBaseTransport):
             raise
         try:
             call.reading.calls.sent += 1
-            response, body = await self._sent(request, call.reading.deadline)
+            response, body = await self._sent(request, self._limit(call.reading))
         except SourceError:
             self._breaker.failed(operation)
             raise
@@ -120,9 +120,12 @@ class Guard(httpx.AsyncBaseTransport):
             response.status_code, headers=_decoded(response.headers), content=body, request=request, extensions={FAULT: fault}
         )
 
-    async def _sent(self, request: httpx.Request, deadline: float) -> tuple[httpx.Response, bytes]:
+    def _limit(self, reading: Reading) -> float:
+        return max(reading.deadline - self._clock.monotonic(), reading.answer_within, 0.0)
+
+    async def _sent(self, request: httpx.Request, seconds: float) -> tuple[httpx.Response, bytes]:
         try:
-            async with asyncio.timeout(max(deadline - self._clock.monotonic(), 0.0)):
+            async with asyncio.timeout(seconds):
                 response = await self._inner.handle_async_request(request)
                 try:
                     assert isinstance(response.stream, httpx.AsyncByteStream)

@@ -32,7 +32,14 @@ class CallerRows:
         key = f"c360_{id}_{secret}"
         row = CallerRow(id=id, workspace=workspace, name=name, scopes=tuple(scopes), created_at=now, revoked_at=None)
         async with self._database.write() as connection:
-            values = {"id": id, "workspace": workspace, "name": name, "hash": _hash(key), "scopes": list(scopes), "created_at": now}
+            values = {
+                "id": id,
+                "workspace": workspace,
+                "name": name,
+                "hash": _hash(key),
+                "scopes": list(scopes),
+                "created_at": now,
+            }
             await connection.execute(insert(callers).values(**values))
         return row, key
 

@@ -53,9 +53,7 @@ async def records_of(connection: AsyncConnection, workspace: str, customer_ids: 
     """Return all records of these (surviving) customers."""
     found: dict[Ref, RecordRow] = {}
     for some in _chunks(list(customer_ids)):
-        query = select(identity_records).where(
-            identity_records.c.workspace == workspace, identity_records.c.customer.in_(some)
-        )
+        query = select(identity_records).where(identity_records.c.workspace == workspace, identity_records.c.customer.in_(some))
         found |= {row.ref: row for row in map(_record, (await connection.execute(query)).mappings())}
     return found
 
@@ -121,7 +119,14 @@ async def replace_records(
     for refs in _chunks(list(row_keys)):
         await connection.execute(delete(identity_keys).where(identity_keys.c.workspace == workspace, _among(identity_keys, refs)))
         values = [
-            {"workspace": workspace, "source": ref.source, "kind": ref.kind, "native_id": ref.native_id, "type": type_, "value": value}
+            {
+                "workspace": workspace,
+                "source": ref.source,
+                "kind": ref.kind,
+                "native_id": ref.native_id,
+                "type": type_,
+                "value": value,
+            }
             for ref in refs
             for type_, value in sorted(row_keys[ref])
         ]
@@ -166,7 +171,8 @@ async def _customers(connection: AsyncConnection, workspace: str, column: Any, v
     for some in _chunks(list(values)):
         query = select(customers).where(customers.c.workspace == workspace, column.in_(some))
         found += [
-            CustomerRow(id=row["id"], survivor=row["survivor"], anchor=_ref(row)) for row in (await connection.execute(query)).mappings()
+            CustomerRow(id=row["id"], survivor=row["survivor"], anchor=_ref(row))
+            for row in (await connection.execute(query)).mappings()
         ]
     return found
 
@@ -194,7 +200,10 @@ def _among(table: Any, refs: Sequence[Ref]) -> ColumnElement[bool]:
     for ref in refs:
         grouped.setdefault((ref.source, ref.kind), []).append(ref.native_id)
     return or_(
-        *(and_(table.c.source == source, table.c.kind == kind, table.c.native_id.in_(ids)) for (source, kind), ids in grouped.items())
+        *(
+            and_(table.c.source == source, table.c.kind == kind, table.c.native_id.in_(ids))
+            for (source, kind), ids in grouped.items()
+        )
     )
 
 

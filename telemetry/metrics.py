@@ -14,7 +14,9 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
         )  # fmt: skip
         self.in_flight = Gauge("c360_requests_in_flight", "GraphQL requests being answered.", registry=self.registry)
-        self.redis_failures = Counter("c360_redis_failures_total", "Operations that Redis did not serve.", ["part"], registry=self.registry)
+        self.redis_failures = Counter(
+            "c360_redis_failures_total", "Operations that Redis did not serve.", ["part"], registry=self.registry
+        )
 
     def text(self) -> bytes:
         """Return the Prometheus exposition."""

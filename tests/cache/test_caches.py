@@ -2,6 +2,7 @@
 
 import pytest
 from fakeredis import FakeAsyncRedis
+
 from cache.entries import Cache, Entry
 from cache.memory import MemoryCache
 from cache.redis import RedisCache, connect

@@ -20,7 +20,9 @@ W = "default"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def seen(source: str, number: int, *, emails: str = "", phones: str = "", surname: str | None = "king", kind: str = "contact") -> Observed:
+def seen(
+    source: str, number: int, *, emails: str = "", phones: str = "", surname: str | None = "king", kind: str = "contact"
+) -> Observed:
     return Observed(
         ref=Ref(source, kind, str(number)), emails=tuple(sorted(emails.split())), phones=tuple(sorted(phones.split())),  # type: ignore[arg-type]
         family_name=surname, created_at=START + timedelta(days=number),
@@ -105,7 +107,9 @@ async def test_after_a_split_each_id_is_back_with_the_record_it_was_minted_for(i
 
 
 async def test_a_forgotten_record_leaves_its_id_to_the_oldest_that_shared_it(index: IdentityIndex) -> None:
-    id = (await index.observe(W, [seen("a", 1, emails="x@y.example"), seen("b", 2, emails="x@y.example")]))[Ref("a", "contact", "1")]
+    id = (await index.observe(W, [seen("a", 1, emails="x@y.example"), seen("b", 2, emails="x@y.example")]))[
+        Ref("a", "contact", "1")
+    ]
 
     await index.forget(W, [Ref("a", "contact", "1")])
 
@@ -129,7 +133,9 @@ async def test_workspaces_know_nothing_of_each_other(index: IdentityIndex) -> No
 
 
 async def test_links_tell_method_and_evidence(index: IdentityIndex) -> None:
-    id = (await index.observe(W, [seen("a", 1, emails="x@y.example"), seen("b", 2, emails="x@y.example")]))[Ref("a", "contact", "1")]
+    id = (await index.observe(W, [seen("a", 1, emails="x@y.example"), seen("b", 2, emails="x@y.example")]))[
+        Ref("a", "contact", "1")
+    ]
 
     [link] = (await index.members(W, [id]))[id].links
 
@@ -141,7 +147,9 @@ async def test_two_processes_that_see_the_same_person_mint_one_id(database: Data
     found: list[str] = []
 
     async def observe(index: IdentityIndex, number: int) -> None:
-        found.extend((await index.observe(W, [seen("a", 1, emails="x@y.example"), seen("b", number, emails="x@y.example")])).values())
+        found.extend(
+            (await index.observe(W, [seen("a", 1, emails="x@y.example"), seen("b", number, emails="x@y.example")])).values()
+        )
 
     async with anyio.create_task_group() as group:
         for number, index in enumerate(indexes):
@@ -151,7 +159,9 @@ async def test_two_processes_that_see_the_same_person_mint_one_id(database: Data
 
 
 people = st.builds(
-    lambda source, number, emails, phones, surname: seen(source, number, emails=" ".join(emails), phones=" ".join(phones), surname=surname),
+    lambda source, number, emails, phones, surname: seen(
+        source, number, emails=" ".join(emails), phones=" ".join(phones), surname=surname
+    ),
     st.sampled_from("abc"),
     st.integers(0, 7),
     st.sets(st.sampled_from(["p@e.example", "q@e.example", "r@e.example", "info@e.example"]), max_size=2),
@@ -164,7 +174,9 @@ people = st.builds(
 @given(batches=st.lists(st.lists(people, max_size=6), max_size=5))
 def test_any_order_and_batching_gives_what_a_recomputation_gives(batches: list[list[Observed]]) -> None:
     latest = {each.ref: each for batch in batches for each in batch}
-    expected, _ = components(Known(ref=each.ref, emails=each.emails, phones=each.phones, surname=each.family_name) for each in latest.values())
+    expected, _ = components(
+        Known(ref=each.ref, emails=each.emails, phones=each.phones, surname=each.family_name) for each in latest.values()
+    )
 
     async def observed() -> list[list[Ref]]:
         with tempfile.TemporaryDirectory() as folder:

@@ -39,7 +39,9 @@ def streams(data: list[list[Row]], *, size: int, descending: bool, fails: "rando
 
 
 sources_of_rows = st.lists(
-    st.lists(st.tuples(st.integers(0, 8), st.integers(1, 120)), max_size=30, unique_by=lambda pair: pair[1]), min_size=1, max_size=5
+    st.lists(st.tuples(st.integers(0, 8), st.integers(1, 120)), max_size=30, unique_by=lambda pair: pair[1]),
+    min_size=1,
+    max_size=5,
 )
 
 
@@ -78,7 +80,9 @@ def test_joined_pages_are_the_sorted_union(data, first, size, descending) -> Non
     assert found == [(f"s{n}", id) for _, n, _, id in expected]
 
 
-@given(data=sources_of_rows, first=st.integers(1, 9), size=st.integers(1, 12), seed=st.integers(0, 2**32), descending=st.booleans())
+@given(
+    data=sources_of_rows, first=st.integers(1, 9), size=st.integers(1, 12), seed=st.integers(0, 2**32), descending=st.booleans()
+)
 def test_failures_lose_and_double_nothing(data, first, size, seed, descending) -> None:  # type: ignore[no-untyped-def]
     import anyio
 

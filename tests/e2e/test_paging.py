@@ -1,0 +1,113 @@
+"""All pages of `customers` joined are the sorted union of everybody, once each, whatever fails on the way."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.world import World, world
+
+QUERY = """query($first: Int!, $after: String) { customers(first: $first, after: $after) {
+  nodes { id createdAt refs { system object recordId } } pageInfo { hasNextPage endCursor } sources { source { id } state message exhausted } } }"""
+
+
+def everybody(running: World) -> set[tuple[str, str]]:
+    """Return (system, native id) of every live contact and lead, from the sandbox's own truth."""
+    people = running.control.get("/_control/people?limit=1000000").json()["people"]
+    return {
+        (system, record["id"])
+        for person in people
+        for system, records in person["systems"].items()
+        for record in records
+        if not record["deleted"]
+    }
+
+
+def joined(running: World, first: int) -> tuple[list[dict[str, Any]], bool, list[str]]:
+    """Return all customers in the order given, whether any page had a failure, and the messages of sources."""
+    found: list[dict[str, Any]] = []
+    failed, messages, after, more = False, [], None, True
+    for _ in range(2000):
+        page = running.data(QUERY, {"first": first, "after": after})["customers"]
+        found += page["nodes"]
+        failed = failed or any(each["state"] not in {"OK", "CACHED"} for each in page["sources"])
+        messages += [each["message"] for each in page["sources"] if each["message"]]
+        after, more = page["pageInfo"]["endCursor"], page["pageInfo"]["hasNextPage"]
+        if not more:
+            return found, failed, messages
+    raise AssertionError("the list never ended")
+
+
+def check_whole(running: World, found: list[dict[str, Any]]) -> None:
+    records = [(ref["system"], ref["recordId"].rsplit("/", 1)[-1]) for each in found for ref in each["refs"]]
+    assert len({each["id"] for each in found}) == len(found), "a customer came twice"
+    assert len(records) == len(set(records)), "a record stands in two customers"
+    missing = everybody(running) - set(records)
+    assert not missing, f"lost: {sorted(missing)[:5]} … {len(missing)}"
+    assert not set(records) - everybody(running)
+
+
+def test_joined_pages_are_the_sorted_union() -> None:
+    with world(people=300) as running:
+        found, _, messages = joined(running, 37)
+
+        check_whole(running, found)
+        assert [each["createdAt"] for each in found] == sorted(each["createdAt"] for each in found)
+        assert messages == []
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(1, 10_000), first=st.integers(5, 100))
+def test_any_world_and_page_size_joins_whole(seed: int, first: int) -> None:
+    with world(people=80, seed=seed) as running:
+        found, _, _ = joined(running, first)
+
+        check_whole(running, found)
+        assert [each["createdAt"] for each in found] == sorted(each["createdAt"] for each in found)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(1, 10_000), first=st.integers(5, 60))
+def test_a_quarter_of_all_calls_failing_loses_and_doubles_nobody(seed: int, first: int) -> None:
+    with world(people=80, seed=seed, deadline=20.0) as running:
+        running.fault("*", "status", status=503, rate=0.25)
+
+        found, failed, _ = joined(running, first)
+        running.heal()
+
+        check_whole(running, found)
+        if not failed:
+            assert [each["createdAt"] for each in found] == sorted(each["createdAt"] for each in found)
+
+
+def test_rows_of_a_source_that_was_down_come_late_and_are_told() -> None:
+    with world(people=80) as running:
+        running.fault("salesforce", "status", status=503)
+        first = running.data(QUERY, {"first": 30})["customers"]
+        running.heal()
+        running.sandbox.clock.advance(0)
+
+        found, after, messages = list(first["nodes"]), first["pageInfo"]["endCursor"], []
+        for _ in range(200):
+            page = running.data(QUERY, {"first": 30, "after": after})["customers"]
+            found += page["nodes"]
+            messages += [each["message"] for each in page["sources"] if each["message"]]
+            after = page["pageInfo"]["endCursor"]
+            if not page["pageInfo"]["hasNextPage"]:
+                break
+
+        assert next(each for each in first["sources"] if each["source"]["id"] == "salesforce")["state"] == "DOWN"
+        assert any("come late" in message for message in messages)
+        assert len({each["id"] for each in found}) == len(found)
+
+
+@pytest.mark.soak
+def test_a_big_world_joins_whole_while_calls_fail() -> None:
+    with world(people=1500, deadline=20.0) as running:
+        running.fault("*", "status", status=503, rate=0.25)
+
+        found, _, _ = joined(running, 100)
+        running.heal()
+
+        check_whole(running, found)
