@@ -170,7 +170,7 @@ def create(settings: Settings) -> Starlette:
     runtime = Runtime(settings)
     limits = Limits(tokens=settings.max_tokens, depth=settings.max_depth, aliases=settings.max_aliases)
     endpoint = GraphQLEndpoint(
-        build(email_key=settings.email_key), identify=runtime.identify, context=runtime.context, limits=limits, max_body=settings.max_body,
+        build(email_key=settings.email_key, introspection=settings.introspection), identify=runtime.identify, context=runtime.context, limits=limits, max_body=settings.max_body,
         introspection=settings.introspection, metrics=runtime.metrics,
     )  # fmt: skip
 

@@ -14,16 +14,24 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE = 500  # characters; a hostile query must not be echoed whole
 
 
-def shown(error: GraphQLError) -> dict[str, Any]:
-    """Return one entry of `errors[]`."""
+def shown(error: GraphQLError, *, suggest: bool) -> dict[str, Any]:
+    """Return one entry of `errors[]`.
+
+    Args:
+        suggest: keep "Did you mean …", which tells names of the schema.
+    """
     original = error.original_error
     extensions: dict[str, Any]
     if isinstance(original, C360Error):
         message, extensions = original.message, {"code": original.code, **_facts(original)}
-    elif original is None or isinstance(original, GraphQLError):
-        message, extensions = error.message, {"code": "VALIDATION"}
+    elif error.path is None and (original is None or isinstance(original, GraphQLError)):
+        message = error.message if suggest else error.message.partition(" Did you mean ")[0]
+        extensions = {"code": "VALIDATION"}
     else:
-        log.error("unexpected error", exc_info=original, extra={"path": "/".join(str(step) for step in error.path or ())})
+        # With a path it comes from a value that does not fit its type: the message would show the value.
+        log.error(
+            "unexpected error", exc_info=original or error, extra={"path": "/".join(str(step) for step in error.path or ())}
+        )
         message, extensions = "Internal error. Tell us the request id.", {"code": "INTERNAL"}
     entry: dict[str, Any] = {"message": bounded(message), "extensions": {**extensions, "requestId": request_id.get()}}
     if error.locations:

@@ -32,8 +32,9 @@ _PAGE = """<!doctype html>
 
 
 def wants_page(request: Request) -> bool:
-    """Tell whether a browser asks for the page: HTML is named, and no query is."""
-    return request.method == "GET" and "query" not in request.query_params and "text/html" in request.headers.get("accept", "")
+    """Tell whether a browser asks for the page: HTML is what it wants first, and it brings no query."""
+    first = request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip().lower()
+    return request.method == "GET" and "query" not in request.query_params and first == "text/html"
 
 
 def page(tabs: Sequence[str]) -> HTMLResponse:

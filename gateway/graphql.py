@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 MediaType = Literal["application/json", "application/graphql-response+json"]
 JSON: Final = "application/json"
 GRAPHQL: Final = "application/graphql-response+json"
-_MAX_NESTING = 100  # of brackets in a body: deeper ones cost stack when they are read
+_MAX_NESTING = 100  # levels of a body: deeper ones cost stack when variables are coerced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,8 @@ class GraphQLEndpoint:
         limits: Limits, max_body: int, introspection: bool, metrics: Metrics,
     ) -> None:  # fmt: skip
         self._schema, self._identify, self._context = schema, identify, context
-        self._limits, self._max_body, self._introspection, self._metrics = limits, max_body, introspection, metrics
+        self._limits, self._max_body, self._metrics = limits, max_body, metrics
+        self._suggest = introspection
 
     async def __call__(self, request: Request) -> Response:
         began = time.perf_counter()
@@ -68,6 +69,9 @@ class GraphQLEndpoint:
         except ClientDisconnect:
             outcome = "gone"
             return Response(status_code=499)
+        except Exception:
+            log.exception("unexpected error")
+            return _response(refusal("INTERNAL", "Internal error. Tell us the request id."), 500, JSON)
         finally:
             took = time.perf_counter() - began
             self._metrics.requests.labels(outcome).inc()
@@ -162,7 +166,7 @@ class GraphQLEndpoint:
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-        errors = [shown(error) for error in result.errors or ()]
+        errors = [shown(error, suggest=self._suggest) for error in result.errors or ()]
         executed = result.data is not None or any(error.path for error in result.errors or ())
         body: dict[str, Any] = {"errors": errors} if errors else {}
         if executed:
@@ -176,37 +180,44 @@ async def _hung_up(request: Request) -> None:
 
 
 def _negotiated(accept: str | None) -> MediaType:
-    """Choose the media type of the answer by the Accept header's quality, then its order."""
+    """Choose the media type of the answer by the Accept header: quality first, then order; a named type beats a wildcard."""
     if not accept:
         return JSON
-    offers: list[tuple[float, int, MediaType]] = []
+    named: dict[str, tuple[float, int]] = {}
     for at, part in enumerate(accept.split(",")):
         kind, *parameters = (each.strip().lower() for each in part.split(";"))
-        quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
         try:
-            weight = float(quality)
+            named[kind] = (float(next((each[2:] for each in parameters if each.startswith("q=")), "1")), -at)
         except ValueError:
-            weight = 0.0
-        if kind in {JSON, "*/*", "application/*"}:
-            offers.append((-weight, at, JSON))
-        elif kind == GRAPHQL:
-            offers.append((-weight, at, GRAPHQL))
-    usable = [offer for offer in offers if offer[0] < 0]
+            named[kind] = (0.0, -at)
+    wild = max((named[kind] for kind in ("application/*", "*/*") if kind in named), default=None)
+    offers: list[tuple[tuple[float, int], MediaType]] = []
+    if (json := named.get(JSON, wild)) is not None:
+        offers.append((json, JSON))
+    if GRAPHQL in named:
+        offers.append((named[GRAPHQL], GRAPHQL))
+    usable = [offer for offer in offers if offer[0][0] > 0]
     if not usable:
         raise _Refused(406, f"answers are {GRAPHQL} or {JSON}")
-    return min(usable)[2]
+    return max(usable)[1]
 
 
 def _parsed(body: bytes, what: str) -> Any:
-    depth = 0
-    for byte in body:
-        depth += (byte in b"[{") - (byte in b"]}")
-        if depth > _MAX_NESTING:
-            raise _Refused(400, f"{what} is nested too deeply")
     try:
-        return orjson.loads(body)
+        said = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise _Refused(400, f"{what} is not valid JSON") from None
+    level = [said]
+    for _ in range(_MAX_NESTING):
+        level = [
+            below
+            for each in level
+            if isinstance(each, dict | list)
+            for below in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return said
+    raise _Refused(400, f"{what} is nested too deeply")
 
 
 def _understood(said: dict[str, Any]) -> Asked:

@@ -11,6 +11,7 @@ from graphql import (
     GraphQLSyntaxError,
     InlineFragmentNode,
     OperationDefinitionNode,
+    SelectionNode,
     SelectionSetNode,
     parse,
 )
@@ -43,44 +44,57 @@ def check(document: str, limits: Limits) -> DocumentNode | None:
     if len(operations) > limits.operations:
         raise InvalidRequestError(f"the document has {len(operations)} operations; at most {limits.operations} are allowed")
     fragments = {each.name.value: each for each in parsed.definitions if isinstance(each, FragmentDefinitionNode)}
-    for operation in operations:
-        measured = _Measure(fragments, limits)
-        measured.walk(operation.selection_set, 1, frozenset())
-        if measured.roots > limits.root_fields:
-            raise InvalidRequestError(f"the operation has {measured.roots} root fields; at most {limits.root_fields} are allowed")
+    measures = _Measures(fragments)
+    for each in (*fragments.values(), *operations):  # fragments nobody spreads are validated too, so they are measured too
+        size = measures.of(each.selection_set)
+        if size.depth > limits.depth:
+            raise InvalidRequestError(f"the query is more than {limits.depth} levels deep")
+        if size.aliases > limits.aliases:
+            raise InvalidRequestError(f"the query has more than {limits.aliases} aliases")
+        if size.roots > limits.root_fields and isinstance(each, OperationDefinitionNode):
+            raise InvalidRequestError(f"the operation has more than {limits.root_fields} root fields")
+        if size.fields > 10 * limits.tokens:
+            raise InvalidRequestError("the query spreads into too many fields")
     return parsed
 
 
-class _Measure:
-    """Depth and aliases of one operation, fragments spread in place."""
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What a selection comes to with all fragments spread in place."""
 
-    def __init__(self, fragments: Mapping[str, FragmentDefinitionNode], limits: Limits) -> None:
-        self._fragments, self._limits = fragments, limits
-        self.aliases = self.roots = self._fields = 0
+    depth: int = 0
+    aliases: int = 0
+    roots: int = 0
+    fields: int = 0
 
-    def walk(self, selection: SelectionSetNode, depth: int, within: frozenset[str]) -> None:
-        if depth > self._limits.depth:
-            raise InvalidRequestError(f"the query is more than {self._limits.depth} levels deep")
+
+class _Measures:
+    """Sizes, worked out once per fragment: fragments that spread fragments double at every step."""
+
+    def __init__(self, fragments: Mapping[str, FragmentDefinitionNode]) -> None:
+        self._fragments = fragments
+        self._known: dict[str, _Size] = {}
+
+    def of(self, selection: SelectionSetNode) -> _Size:
+        depth = aliases = roots = fields = 0
         for node in selection.selections:
-            if isinstance(node, FieldNode):
-                self._field(node, depth, within)
-            elif isinstance(node, InlineFragmentNode):
-                self.walk(node.selection_set, depth, within)
-            elif isinstance(node, FragmentSpreadNode):
-                name = node.name.value
-                fragment = self._fragments.get(name)
-                if fragment is not None and name not in within:  # cycles and unknown names are validation's to report
-                    self.walk(fragment.selection_set, depth, within | {name})
+            size = self._node(node)
+            depth = max(depth, size.depth)
+            aliases, roots, fields = aliases + size.aliases, roots + size.roots, fields + size.fields
+        return _Size(depth, aliases, roots, fields)
 
-    def _field(self, node: FieldNode, depth: int, within: frozenset[str]) -> None:
-        self._fields += 1
-        self.roots += depth == 1
-        # Fragments that spread fragments multiply: the walk itself must end soon.
-        if self._fields > 10 * self._limits.tokens:
-            raise InvalidRequestError("the query spreads into too many fields")
-        if node.alias is not None:
-            self.aliases += 1
-            if self.aliases > self._limits.aliases:
-                raise InvalidRequestError(f"the query has more than {self._limits.aliases} aliases")
-        if node.selection_set is not None:
-            self.walk(node.selection_set, depth + 1, within)
+    def _node(self, node: SelectionNode) -> _Size:
+        if isinstance(node, InlineFragmentNode):
+            return self.of(node.selection_set)
+        if isinstance(node, FragmentSpreadNode):
+            return self._fragment(node.name.value)
+        assert isinstance(node, FieldNode)
+        below = self.of(node.selection_set) if node.selection_set is not None else _Size()
+        return _Size(below.depth + 1, below.aliases + (node.alias is not None), 1, below.fields + 1)
+
+    def _fragment(self, name: str) -> _Size:
+        if name not in self._known:
+            self._known[name] = _Size()  # cycles and unknown names are validation's to report
+            if (fragment := self._fragments.get(name)) is not None:
+                self._known[name] = self.of(fragment.selection_set)
+        return self._known[name]

@@ -68,7 +68,7 @@ class KnownHosts:
         if "*" not in self._hosts and _name(f"//{host}") not in self._hosts:
             return "this Host is not served here; set C360_ALLOWED_HOSTS to the names it is reached by"
         origin = headers.get("origin")
-        if origin is None or origin in self._origins or urlsplit(origin).netloc == host:
+        if origin is None or origin in self._origins or (host and origin.partition("://")[2] == host):
             return None
         return "this Origin may not call; set C360_CORS_ORIGINS to allow it"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from adapters.base import Position, Scan
 from model.errors import SourceError
@@ -15,6 +16,8 @@ from resolvers.merge import Chunk, Merge, Stream, Taken
 from resolvers.people import Customer
 from sources.source import Source
 
+N = TypeVar("N")
+AHEAD = 3  # rows looked at for each customer still wanted
 PAGE = 100  # rows asked of a source at a time, or its own page limit where that is lower
 
 
@@ -30,7 +33,7 @@ async def records(kind: Kind, arguments: Slice, context: Context, fields: Fields
         if (record := taken[0].row) is not None:
             nodes.append(record)
             marks.append(merge.mark())
-    return _page(fanout, merge, nodes, marks, query)
+    return _page(fanout, merge, nodes, marks, query, end=merge.mark(), more=merge.more)
 
 
 async def customers(arguments: Slice, context: Context, fields: Fields) -> Connection[Customer]:
@@ -47,28 +50,38 @@ async def customers(arguments: Slice, context: Context, fields: Fields) -> Conne
     merge = _merge(fanout, people.PERSON_KINDS, arguments, query, names)
     nodes: list[Customer] = []
     marks: list[Mark] = []
-    while len(nodes) < arguments.first:
-        before = {name: stream.last for name, stream in merge.streams.items()}
-        taken: list[tuple[Taken[Record], Mark]] = []
-        for _ in range(arguments.first - len(nodes)):
-            if not (one := await merge.take(1)):
-                break
-            taken.append((one[0], merge.mark()))
-        if not taken:
-            break
-        found = [each.row for each, _ in taken if isinstance(each.row, Person)]
-        gathered = await people.gather(fanout, found, fields)
-        passed = _Passed(before, arguments)
-        shown: set[str] = set()
+    end = merge.mark()
+    passed = _Passed({name: stream.last for name, stream in merge.streams.items()}, arguments)
+    left = True
+    while len(nodes) < arguments.first and left:
+        taken = await _taken(merge, arguments.first - len(nodes))
+        gathered = await people.gather(fanout, [each.row for each, _ in taken if isinstance(each.row, Person)], fields)
+        left = False
         for each, mark in taken:
+            if len(nodes) == arguments.first:
+                left = True  # looked at too early: the next page takes it again, from the caches
+                break
             if isinstance(each.row, Person):
                 customer = gathered.customers[gathered.by_ref[each.row.ref]]
-                if customer.id not in shown and not passed.any_of(customer):
+                if not passed.any_of(customer):
                     nodes.append(customer)
                     marks.append(mark)
-                shown.add(customer.id)
             passed.step(each)
-    return _page(fanout, merge, nodes, marks, query)
+            end = mark
+        left = left or merge.more
+        if not taken:
+            break
+    return _page(fanout, merge, nodes, marks, query, end=end, more=left)
+
+
+async def _taken(merge: Merge[Record], wanted: int) -> list[tuple[Taken[Record], Mark]]:
+    """Take rows with the mark after each; more than wanted, because most people stand in several sources."""
+    found: list[tuple[Taken[Record], Mark]] = []
+    for _ in range(max(wanted * AHEAD, 30)):
+        if not (one := await merge.take(1)):
+            break
+        found.append((one[0], merge.mark()))
+    return found
 
 
 class _Passed:
@@ -99,7 +112,9 @@ class _Passed:
         ]
 
 
-def _page(fanout: Fanout, merge: Merge[Record], nodes: Sequence[object], marks: Sequence[Mark], query: Hashable) -> Connection:  # type: ignore[type-arg]
+def _page(
+    fanout: Fanout, merge: Merge[Record], nodes: Sequence[N], marks: Sequence[Mark], query: Hashable, *, end: Mark, more: bool
+) -> Connection[N]:
     fanout.check_all()
     context = fanout.context
     for stream in merge.streams.values():
@@ -108,12 +123,11 @@ def _page(fanout: Fanout, merge: Merge[Record], nodes: Sequence[object], marks: 
             fanout.late(source, stream.late)
     for id, status in fanout.statuses.items():
         status.exhausted = all(stream.done for stream in merge.streams.values() if stream.name.partition(":")[0] == id)
-    end = context.signer.seal(merge.mark(), workspace=context.workspace, query=query)
     return Connection(
         nodes=nodes,
         cursor=lambda at: context.signer.seal(marks[at], workspace=context.workspace, query=query),
-        end=end,
-        more=merge.more,
+        end=context.signer.seal(end, workspace=context.workspace, query=query),
+        more=more,
         statuses=list(fanout.statuses.values()),
     )
 

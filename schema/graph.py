@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from strawberry.extensions import DisableIntrospection
 from strawberry.federation import Schema
 from strawberry.federation.schema import FederationAny
 from strawberry.schema.config import StrawberryConfig
@@ -31,12 +32,17 @@ class Graph(Schema):
         """Leave logging to the edge, which knows the request id and what must not be written down."""
 
 
-def build(*, email_key: bool = True) -> Graph:
-    """Return the graph."""
+def build(*, email_key: bool = True, introspection: bool = True) -> Graph:
+    """Return the graph.
+
+    Args:
+        introspection: `__schema` and `__type` are answered.
+    """
     graph = Graph(
         query=Query,
         types=[Account, Contact, Customer, Deal, Lead, Order, Ticket],
         federation_version=FEDERATION,
+        extensions=[] if introspection else [DisableIntrospection],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
     graph.email_key = email_key

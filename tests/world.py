@@ -43,11 +43,13 @@ class World:
         sandbox: the vendor world, in this process: its truth can be read directly.
         http: a client of the gateway.
         control: a client of the sandbox.
+        folder: where the gateway keeps its data.
     """
 
     sandbox: Sandbox
     http: httpx.Client
     control: httpx.Client
+    folder: Path
 
     def ask(self, query: str, variables: Mapping[str, Any] | None = None, **headers: str) -> Any:
         """Return the answer's body."""
@@ -93,4 +95,4 @@ def world(*, people: int = 120, seed: int = 1, **settings: Any) -> Iterator[Worl
         base = stack.enter_context(served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))))
         http = stack.enter_context(httpx.Client(base_url=base, timeout=30))
         control = stack.enter_context(httpx.Client(base_url=address, timeout=30))
-        yield World(sandbox, http, control)
+        yield World(sandbox, http, control, folder)

@@ -1,5 +1,7 @@
 """All pages of `customers` joined are the sorted union of everybody, once each, whatever fails on the way."""
 
+import sqlite3
+import time
 from typing import Any
 
 import pytest
@@ -40,34 +42,48 @@ def joined(running: World, first: int) -> tuple[list[dict[str, Any]], bool, list
 
 
 def check_whole(running: World, found: list[dict[str, Any]]) -> None:
-    records = [(ref["system"], ref["recordId"].rsplit("/", 1)[-1]) for each in found for ref in each["refs"]]
-    assert len({each["id"] for each in found}) == len(found), "a customer came twice"
-    assert len(records) == len(set(records)), "a record stands in two customers"
-    missing = everybody(running) - set(records)
-    assert not missing, f"lost: {sorted(missing)[:5]} … {len(missing)}"
-    assert not set(records) - everybody(running)
+    """Check that everybody was given out, once.
+
+    Who belongs to whom is read from the identity index: the records shown of a customer leave out those of a source that
+    could not be asked, the customer itself must not be missing.
+    """
+    with sqlite3.connect(running.folder / "c360.db") as database:
+        owners = {
+            (source, id): customer
+            for source, id, customer in database.execute("select source, native_id, customer from identity_records")
+        }
+        survivors = dict(database.execute("select id, survivor from customers").fetchall())
+    given = [survivors[each["id"]] for each in found]
+    assert len(given) == len(set(given)), "a customer came twice"
+    unseen = everybody(running) - owners.keys()
+    assert not unseen, f"never read: {sorted(unseen)[:5]}"
+    lost = {record for record in everybody(running) if owners[record] not in given}
+    assert not lost, f"lost: {sorted(lost)[:5]}"
 
 
 def test_joined_pages_are_the_sorted_union() -> None:
-    with world(people=300) as running:
-        found, _, messages = joined(running, 37)
+    with world(people=300, deadline=20.0) as running:
+        found, failed, messages = joined(running, 37)
 
         check_whole(running, found)
+        records = [(ref["system"], ref["recordId"]) for each in found for ref in each["refs"]]
+        assert not failed
+        assert sorted(records) == sorted(everybody(running))
         assert [each["createdAt"] for each in found] == sorted(each["createdAt"] for each in found)
         assert messages == []
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(1, 10_000), first=st.integers(5, 100))
 def test_any_world_and_page_size_joins_whole(seed: int, first: int) -> None:
-    with world(people=80, seed=seed) as running:
+    with world(people=80, seed=seed, deadline=20.0) as running:
         found, _, _ = joined(running, first)
 
         check_whole(running, found)
         assert [each["createdAt"] for each in found] == sorted(each["createdAt"] for each in found)
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(1, 10_000), first=st.integers(5, 60))
 def test_a_quarter_of_all_calls_failing_loses_and_doubles_nobody(seed: int, first: int) -> None:
     with world(people=80, seed=seed, deadline=20.0) as running:
@@ -82,16 +98,17 @@ def test_a_quarter_of_all_calls_failing_loses_and_doubles_nobody(seed: int, firs
 
 
 def test_rows_of_a_source_that_was_down_come_late_and_are_told() -> None:
-    with world(people=80) as running:
+    with world(people=80, deadline=10.0) as running:
         running.fault("salesforce", "status", status=503)
         first = running.data(QUERY, {"first": 30})["customers"]
         running.heal()
-        running.sandbox.clock.advance(0)
 
         found, after, messages = list(first["nodes"]), first["pageInfo"]["endCursor"], []
         for _ in range(200):
             page = running.data(QUERY, {"first": 30, "after": after})["customers"]
             found += page["nodes"]
+            if not page["nodes"]:
+                time.sleep(0.5)  # as a client does that was told `retryAt`
             messages += [each["message"] for each in page["sources"] if each["message"]]
             after = page["pageInfo"]["endCursor"]
             if not page["pageInfo"]["hasNextPage"]:
