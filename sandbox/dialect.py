@@ -128,10 +128,13 @@ class Tokens:
         self._refresh: dict[str, str] = {}  # token → session
         self._previous: dict[str, str] = {}  # new token → the one it replaced, while that one still lives
 
-    def issue(self, client: str, *, prefix: str = "", session: str | None = None, scope: str = "") -> str:
-        """Return a new access token."""
+    def issue(
+        self, client: str, *, prefix: str = "", session: str | None = None, scope: str = "", lifetime: float | None = None
+    ) -> str:
+        """Return a new access token; `lifetime` in seconds where this one's differs from the others'."""
         token = prefix + secrets.token_urlsafe(24)
-        self._access[token] = Issued(client, self._clock.time() + self.lifetime, scope, session or secrets.token_hex(8))
+        expires = self._clock.time() + (self.lifetime if lifetime is None else lifetime)
+        self._access[token] = Issued(client, expires, scope, session or secrets.token_hex(8))
         return token
 
     def grant(self, refresh_token: str) -> None:
