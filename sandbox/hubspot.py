@@ -225,6 +225,7 @@ class HubSpot(Dialect):
             single = "/crm/v4/objects" if objects.endswith("v3/objects") else objects
             found += [
                 Endpoint("GET", owners, self._owners),
+                Endpoint("GET", owners + "/", self._owners),
                 Endpoint("GET", owners + "/{id}", self._owner_get),
                 Endpoint("GET", properties + "/{type}", self._properties),
                 Endpoint("GET", pipelines + "/{type}", self._pipelines),

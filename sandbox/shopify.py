@@ -4,9 +4,12 @@ Written from shopify.dev (Admin API rate limits, search syntax, offline access t
 store on the Advanced plan: 200 points a second, 4,000 in the bucket.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLInterfaceType,
     GraphQLObjectType,
     InlineFragmentNode,
     OperationDefinitionNode,
@@ -24,11 +28,13 @@ from graphql import (
     build_schema,
     execute_sync,
     get_named_type,
+    get_operation_ast,
+    is_abstract_type,
     parse,
+    print_ast,
     validate,
 )
-from graphql.pyutils import Undefined
-from graphql.utilities import value_from_ast_untyped
+from graphql.execution.values import VariableValues, get_argument_values, get_variable_values
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,20 +46,21 @@ from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import PRODUCTS, Order, Profile, World
 
-VERSION = "2026-07"
 SHOP = "c360-demo.myshopify.com"
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "shopify-demo-app", "shopify-demo-secret", "shprt_demo"
 ADMIN_TOKEN = "shpat_demo"
-_MAX_COST = 1000
+_MAX_COST, _PAGE, _DAY = 1000, 250, 86_400
 _RATES = {"USD": 100, "EUR": 110, "GBP": 125}  # shop money (USD) per 100 of the presentment currency
 _STATES = (
     ("PAID", "UNFULFILLED"), ("PAID", "PARTIALLY_FULFILLED"), ("PAID", "FULFILLED"), ("VOIDED", "UNFULFILLED"), ("REFUNDED", "FULFILLED"),
     ("PARTIALLY_REFUNDED", "FULFILLED"), ("PENDING", "UNFULFILLED"),
 )  # fmt: skip
-_SEARCHABLE = {
-    "customers": frozenset(["country", "customer_date", "email", "first_name", "id", "last_name", "orders_count", "order_date", "phone", "state", "tag", "tag_not", "total_spent", "updated_at", "accepts_marketing"]),
-    "orders": frozenset(["channel", "created_at", "current_total_price", "customer_id", "discount_code", "email", "financial_status", "fulfillment_status", "id", "location_id", "name", "po_number", "processed_at", "sku", "status", "tag", "tag_not", "test", "updated_at"]),
+_ORDERS = {  # sort key → the table's order, the field it sorts by
+    "ID": ("id", "legacyResourceId"), "RELEVANCE": ("id", "legacyResourceId"), "CREATED_AT": ("created", "createdAt"),
+    "PROCESSED_AT": ("created", "processedAt"), "UPDATED_AT": ("updated", "updatedAt"),
 }  # fmt: skip
+_TIMES = {"customer_date": "created", "created_at": "created", "processed_at": "created", "updated_at": "updated"}
+_VERSIONS = ("2026-01", "2026-04", "2026-07", "2026-10")  # those a request is answered in; an older one falls forward
 _SCHEMA = build_schema((Path(__file__).parent / "shopify.graphql").read_text())
 
 
@@ -61,7 +68,7 @@ class Shopify(Dialect):
     """One store."""
 
     name = "shopify"
-    objects = {"contact": "Customer", "order": "Order", "lead": "Customer"}
+    objects = {"contact": "Customer", "order": "Order"}
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
         super().__init__(world, clock, base_url=base_url)
@@ -102,8 +109,8 @@ class Shopify(Dialect):
         return None
 
     def finish(self, request: Request, endpoint: Endpoint, response: Response) -> Response:
-        if not endpoint.open:
-            response.headers["X-Shopify-API-Version"] = VERSION  # which version really answered
+        if not endpoint.open and (version := _answering(request.path_params["version"])):
+            response.headers["X-Shopify-API-Version"] = version  # which version really answered
         return response
 
     def throttled(self, seconds: float) -> Response:
@@ -134,7 +141,7 @@ class Shopify(Dialect):
             return None
         row = {**row, **fields, "updatedAt": _iso(self.clock.time() * 1000)}
         self.tables[kind].put(native_id, row)
-        return row
+        return {name: value for name, value in row.items() if not callable(value)}
 
     def delete(self, kind: str, native_id: str) -> bool:
         if self.tables[kind].get(native_id) is None:
@@ -145,16 +152,17 @@ class Shopify(Dialect):
     # ---- OAuth ----
 
     async def _token(self, request: Request) -> Response:
-        said: Mapping[str, Any]
-        if "json" in request.headers.get("content-type", ""):
-            said = orjson.loads(await request.body())
-        else:
-            said = await form(request)
+        try:
+            json = "json" in request.headers.get("content-type", "")
+            said: Mapping[str, Any] = dict(orjson.loads(await request.body()) if json else await form(request))
+        except (ValueError, TypeError):
+            return json_response({"error": "invalid_request", "error_description": "The body cannot be read"}, status=400)
         if said.get("client_id") != CLIENT_ID or said.get("client_secret") != CLIENT_SECRET:
             return json_response({"error": "invalid_client", "error_description": "Client authentication failed"}, status=400)
         scope = {"scope": "read_customers,read_orders,read_all_orders"}
         if said.get("grant_type") == "client_credentials":
-            return json_response({"access_token": self.tokens.issue(CLIENT_ID, prefix="shpat_"), **scope, "expires_in": 86_399})
+            token = self.tokens.issue(CLIENT_ID, prefix="shpat_", lifetime=_DAY)
+            return json_response({"access_token": token, **scope, "expires_in": _DAY - 1})
         following = self.tokens.refresh(str(said.get("refresh_token", "")), prefix="shprt_")
         if said.get("grant_type") != "refresh_token" or following is None:
             return json_response(
@@ -173,39 +181,35 @@ class Shopify(Dialect):
     # ---- GraphQL ----
 
     async def _graphql(self, request: Request) -> Response:
+        if _answering(request.path_params["version"]) is None:
+            return self.unknown(request)
         try:
             said = orjson.loads(await request.body())
-            document = parse(said["query"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
+            query, variables, name = said["query"], said.get("variables") or {}, said.get("operationName")
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            query, variables, name = None, {}, None
+        if not isinstance(query, str) or not isinstance(variables, dict):
             return json_response({"errors": {"query": "Required parameter missing or invalid"}}, status=400)
+        try:
+            document = parse(query)
         except GraphQLError as error:
-            return json_response(
-                {"errors": [{"message": error.message, "locations": [], "extensions": {"code": "undefinedField"}}]}
-            )
-        variables = said.get("variables") or {}
-        problems = validate(_SCHEMA, document)
-        if problems:
-            return json_response(
-                {
-                    "errors": [
-                        {"message": each.message, "extensions": {"code": "argumentLiteralsIncompatible"}} for each in problems
-                    ]
-                }
-            )
-        requested = _cost(document, variables)
+            return json_response({"errors": [{"message": error.message, "locations": _places(error)}]})
+        if problems := validate(_SCHEMA, document):
+            return json_response({"errors": [_problem(each) for each in problems]})
+        operation = get_operation_ast(document, name)
+        if operation is None:
+            return json_response({"errors": [{"message": "An operation name is required"}]})
+        if wrong := _wrong_variables(operation, variables):
+            return json_response({"errors": wrong})
+        requested = _cost(document, operation, variables)
         if requested > _MAX_COST:
             message = f"Query cost is {requested}, which exceeds the single query max cost limit ({_MAX_COST})."
-            return json_response(
-                {
-                    "errors": [
-                        {"message": message, "extensions": {"code": "MAX_COST_EXCEEDED", "cost": requested, "maxCost": _MAX_COST}}
-                    ]
-                }
-            )
+            facts = {"code": "MAX_COST_EXCEEDED", "cost": requested, "maxCost": _MAX_COST}
+            return json_response({"errors": [{"message": message, "extensions": facts}]})
         if not self._bucket.take(requested):
             return self._throttled(requested, self._bucket.wait(requested))
         warnings: list[Row] = []
-        result = execute_sync(_SCHEMA, document, root_value=self._root(warnings), variable_values=variables)
+        result = execute_sync(_SCHEMA, document, root_value=self._root(warnings), variable_values=variables, operation_name=name)
         actual = min(requested, _counted(result.data))
         self._bucket.give(requested - actual)
         status = {
@@ -220,7 +224,7 @@ class Shopify(Dialect):
         if warnings:
             body["extensions"]["search"] = warnings
         if result.errors:
-            body["errors"] = [{"message": each.message, "path": each.path} for each in result.errors]
+            body["errors"] = [{"message": each.message, "locations": _places(each), "path": each.path} for each in result.errors]
         return json_response(body)
 
     def _root(self, warnings: list[Row]) -> Row:
@@ -234,21 +238,20 @@ class Shopify(Dialect):
             "customerByIdentifier": lambda _, identifier: self._identified(identifier),
             "customers": lambda _, **said: self._connection("customers", customers, warnings, **said),
             "orders": lambda _, **said: self._connection("orders", orders, warnings, **said),
-            "ordersCount": lambda _, query=None, limit=10_000: {"count": min(len(self._matching("orders", orders, query, warnings)), limit), "precision": "EXACT"},
+            "ordersCount": lambda _, query=None, limit=10_000: self._count(orders, query, limit, warnings),
         }  # fmt: skip
 
     def _nodes(self, ids: list[str]) -> list[Row | None]:
-        if len(ids) > 250:
-            raise GraphQLError("The input array size of 250 is exceeded")
+        if len(ids) > _PAGE:
+            raise GraphQLError(f"The input array size of {len(ids)} is greater than the maximum allowed of {_PAGE}.")
         return [self._node(id) for id in ids]
 
     def _node(self, id: str, type: str | None = None) -> Row | None:
-        prefix, _, number = id.rpartition("/")
-        name = prefix.removeprefix("gid://shopify/")
-        table = {"Customer": self.tables["contact"], "Order": self.tables["order"]}.get(name)
-        if table is None or (type is not None and name != type):
-            raise GraphQLError(f"Invalid global id '{id}'")
-        return table.get(number)
+        """Return what the global id names, None when the store has no such thing (deleted, merged away, another type)."""
+        if (parts := _GID.fullmatch(id)) is None:
+            raise GraphQLError(f"Invalid global id `{id}`")
+        table = {"Customer": self.tables["contact"], "Order": self.tables["order"]}.get(parts["type"])
+        return table.get(parts["number"]) if table is not None and type in {None, parts["type"]} else None
 
     def _identified(self, identifier: Mapping[str, str]) -> Row | None:
         if "id" in identifier:
@@ -260,53 +263,65 @@ class Shopify(Dialect):
         )
         return next(iter(self.tables["contact"].having(index, [value])), None)
 
+    def _count(self, table: Table[Any], query: str | None, limit: int, warnings: list[Row]) -> Row:
+        found = sum(1 for _ in islice(self._found("orders", table, warnings, query=query), limit + 1))
+        return {"count": min(found, limit), "precision": "EXACT" if found <= limit else "AT_LEAST"}
+
     def _connection(
         self, kind: str, table: Table[Any], warnings: list[Row], *, first: int | None = None, after: str | None = None, query: str | None = None,
-        reverse: bool = False, sortKey: str = "ID",
+        reverse: bool = False, sortKey: str = "ID", among: list[Row] | None = None,
     ) -> Row:  # fmt: skip
-        rows = self._matching(kind, table, query, warnings)
-        rows.sort(key=partial(_sort_key, sortKey), reverse=reverse)
-        return _page(rows, first, after)
+        if sortKey not in _ORDERS:
+            raise GraphQLError(f"sortKey {sortKey} is not served by this sandbox")
+        start = _read_cursor(after) if after else None
+        rows = self._found(kind, table, warnings, query=query, sort=sortKey, reverse=reverse, start=start, among=among)
+        return _page(rows, _ORDERS[sortKey][1], first, start, reverse)
 
-    def _matching(self, kind: str, table: Table[Any], query: str | None, warnings: list[Row]) -> list[Row]:
+    def _found(
+        self, kind: str, table: Table[Any], warnings: list[Row], *, query: str | None, sort: str = "ID", reverse: bool = False,
+        start: "Position | None" = None, among: list[Row] | None = None,
+    ) -> Iterator[Row]:  # fmt: skip
+        """Yield the rows that match, in the order asked, without rendering more of them than are taken.
+
+        Args:
+            start: where the page before ended; rows up to it may be left out.
+            among: only these, where the rows are known from elsewhere.
+        """
         try:
             expression = search.parse(query or "")
         except search.MalformedSearch as error:
             raise GraphQLError(f"Invalid search query: {error}") from error
-        unknown = {term.field for term in search.terms(expression) if term.field and term.field not in _SEARCHABLE[kind]}
-        warnings += [
-            {
-                "path": [kind],
-                "query": query,
-                "warnings": [{"field": each, "message": "Invalid search field for this query.", "code": "invalid_field"}],
-            }
-            for each in sorted(unknown)
-        ]
-        candidates = self._candidates(kind, table, expression)
-        # A field that is not known is ignored: everything is returned.
-        return [row for row in candidates if search.holds(expression, partial(_fits, row, unknown))]
+        tests, ignored = _tests(kind, expression)
+        if ignored:
+            warnings.append({"path": [kind], "query": query, "warnings": ignored})
+        order, field = _ORDERS[sort]
+        few = among if among is not None else self._looked_up(kind, table, expression)
+        if few is None:
+            low, high = _span(expression, order)
+            other = "updated" if order == "created" else "created"
+            aside = _span(expression, other)
+            if (low, high) == (None, None) != aside:
+                few = list(_ordered(table, other, "updatedAt" if other == "updated" else "createdAt", *aside, reverse=False))
+            else:
+                if start is not None:
+                    low, high = (low, start[0]) if reverse else (start[0], high)
+                rows = _ordered(table, order, field, low, high, reverse=reverse)
+        if few is not None:
+            rows = iter(sorted(few, key=lambda row: _place(field, row), reverse=reverse))
+        # A term that is not understood is ignored: everything is returned.
+        return (row for row in rows if _fits(expression, tests, row))
 
-    def _candidates(self, kind: str, table: Table[Any], expression: search.Expression) -> Iterable[Row]:
+    def _looked_up(self, kind: str, table: Table[Any], expression: search.Expression) -> list[Row] | None:
+        """Return the few rows that an index knows for the search, None when it says too little."""
         if (ids := search.equals(expression, "id")) is not None:
-            return [row for id in ids if (row := table.get(id.rsplit("/", 1)[-1])) is not None]
+            return [row for id in dict.fromkeys(ids) if (row := table.get(id.rsplit("/", 1)[-1])) is not None]
         if kind == "customers" and (emails := search.equals(expression, "email")) is not None:
             return table.having("email", [each.lower() for each in emails])
         if kind == "customers" and (phones := search.equals(expression, "phone")) is not None:
             return table.having("phone", [each for phone in phones if (each := _phone(phone))])
         if kind == "orders" and (owners := search.equals(expression, "customer_id")) is not None:
             return table.having("customer", [int(each) for each in owners if each.isdigit()])
-        return self._span(kind, table, expression)
-
-    def _span(self, kind: str, table: Table[Any], expression: search.Expression) -> Iterable[Row]:
-        parts = expression.parts if isinstance(expression, search.Logic) and expression.word == "and" else (expression,)
-        for part in parts:
-            if (
-                isinstance(part, search.Term)
-                and part.operator in {">", ">="}
-                and part.field in {"customer_date", "created_at", "updated_at"}
-            ):
-                return table.walk("updated" if part.field == "updated_at" else "created", start=_millis(part.value))
-        return table
+        return None
 
     # ---- rendering ----
 
@@ -320,24 +335,11 @@ class Shopify(Dialect):
             "defaultPhoneNumber": {"phoneNumber": _phone(each.phone)} if each.phone else None,
             "defaultAddress": {"address1": None, "city": None, "country": {"US": "United States", "DE": "Germany", "GB": "United Kingdom"}[each.country], "zip": None},
             "metafield": lambda _, key, namespace="custom": {"id": f"gid://shopify/Metafield/{each.id}", "key": key, "namespace": namespace, "type": "number_integer", "value": str(each.number)} if (namespace, key) == ("custom", "points") else None,
-            "orders": lambda _, **said: self._orders_connection(each.id, **said),
+            "orders": lambda _, **said: self._connection("orders", self.tables["order"], [], **said, among=self._orders_of(each.id)),
         }  # fmt: skip
 
     def _orders_of(self, customer: int) -> list[Row]:
         return self.tables["order"].having("customer", [customer])
-
-    def _orders_connection(
-        self,
-        customer: int,
-        *,
-        first: int | None = None,
-        after: str | None = None,
-        reverse: bool = False,
-        sortKey: str = "ID",
-        query: str | None = None,
-    ) -> Row:
-        rows = sorted(self._orders_of(customer), key=partial(_sort_key, sortKey), reverse=reverse)
-        return _page(rows, first, after)
 
     def _order(self, each: Order) -> Row:
         financial, fulfillment = _STATES[each.state]
@@ -351,7 +353,7 @@ class Shopify(Dialect):
             "cancelReason": "CUSTOMER" if each.state == 3 else None, "closed": each.state == 2, "closedAt": _iso(each.updated) if each.state == 2 else None, "test": False, "currencyCode": "USD",
             "presentmentCurrencyCode": each.currency, "email": each.email, "phone": None, "customer": lambda _: self.tables["contact"].get(str(each.contact)), "customerId": str(each.contact),
             "note": None, "tags": [], "displayFinancialStatus": financial, "displayFulfillmentStatus": fulfillment, "currentTotalPriceSet": refunded, "totalPriceSet": total,
-            "lineItems": lambda _, first=None, after=None, reverse=False: _page(_items(each), first, after),
+            "lineItems": lambda _, first=None, after=None, reverse=False: _lines(_items(each), first, after, reverse),
         }  # fmt: skip
 
 
@@ -376,89 +378,241 @@ def _money(cents: int, currency: str) -> Row:
 
 def _table(entries: Mapping[str, Any], render: Callable[[Any], Row], indexes: Mapping[str, Column[Any]]) -> Table[Any]:
     orders: dict[str, Column[Any]] = {
-        "created": Column(lambda each: each.created, lambda row: _millis(row["createdAt"])),
-        "updated": Column(lambda each: each.updated, lambda row: _millis(row["updatedAt"])),
+        "id": Column(lambda each: each.id, lambda row: int(row["legacyResourceId"])),
+        "created": Column(lambda each: each.created, lambda row: search.millis(row["createdAt"])),
+        "updated": Column(lambda each: each.updated, lambda row: search.millis(row["updatedAt"])),
     }
     return Table(entries, render, indexes=indexes, orders=orders)
 
 
-def _page(rows: list[Row], first: int | None, after: str | None) -> Row:
-    if first is None or not 1 <= first <= 250:
-        raise GraphQLError("you must provide one of first or last, from 1 to 250")
-    start = next((at + 1 for at, row in enumerate(rows) if row["id"] == after), 0) if after else 0
-    page = rows[start : start + first]
-    info = {
-        "hasNextPage": start + first < len(rows),
-        "hasPreviousPage": start > 0,
-        "startCursor": page[0]["id"] if page else None,
-        "endCursor": page[-1]["id"] if page else None,
-    }
-    return {"nodes": page, "edges": [{"cursor": row["id"], "node": row} for row in page], "pageInfo": info}
+Position = tuple[int, int]  # the sort field's value, then a number that scatters ties
 
 
-def _sort_key(name: str, row: Row) -> tuple[Any, int]:
-    number = int(row["legacyResourceId"])
-    field = {"CREATED_AT": "createdAt", "UPDATED_AT": "updatedAt", "PROCESSED_AT": "processedAt"}.get(name)
+def _place(field: str, row: Row) -> Position:
+    number = int(row["id"].rsplit("/", 1)[-1])
     # Ties are in no order that Shopify states.
-    return (row[field], number * 2_654_435_761 % 4_294_967_296) if field else (number, 0)
+    return (search.millis(row[field]) if field.endswith("At") else number, number * 2_654_435_761 % 4_294_967_296)
 
 
-def _fits(row: Row, ignored: set[str], term: search.Term) -> bool:
-    if term.field in ignored:
-        return True
-    if term.field == "":
-        return term.value.lower() in f"{row.get('displayName', row.get('name'))} {_email(row)}".lower()
-    if term.field in {"customer_date", "created_at", "updated_at", "processed_at"}:
-        field = {
-            "customer_date": "createdAt",
-            "created_at": "createdAt",
-            "updated_at": "updatedAt",
-            "processed_at": "processedAt",
-        }[term.field]
-        mine, other = _millis(row[field]), _millis(term.value)
-        return {":": mine == other, "<": mine < other, "<=": mine <= other, ">": mine > other, ">=": mine >= other}[term.operator]
-    values: Mapping[str, Any] = {
-        "id": row["legacyResourceId"], "email": _email(row), "customer_id": row.get("customerId"), "first_name": row.get("firstName"), "last_name": row.get("lastName"),
-        "state": row.get("state"), "name": row.get("name"), "financial_status": row.get("displayFinancialStatus"), "fulfillment_status": row.get("displayFulfillmentStatus"),
-    }  # fmt: skip
-    if term.field == "phone":
-        return _phone((row.get("defaultPhoneNumber") or {}).get("phoneNumber")) == _phone(term.value)
-    return str(values.get(term.field) or "").lower() == term.value.rsplit("/", 1)[-1].lower()
+def _ordered(table: Table[Any], order: str, field: str, low: int | None, high: int | None, *, reverse: bool) -> Iterator[Row]:
+    """Walk the rows whose value is between the bounds, both inclusive; ties scattered."""
+    walked = table.walk(order, start=high if reverse else low, descending=reverse)
+    for value, group in groupby(walked, key=lambda row: _place(field, row)[0]):
+        if (reverse and low is not None and value < low) or (not reverse and high is not None and value > high):
+            return
+        yield from sorted(group, key=lambda row: _place(field, row), reverse=reverse)
 
 
-def _cost(document: DocumentNode, variables: Mapping[str, Any]) -> int:
-    """Return the requested cost: an object 1, a connection its size times what a node costs, scalars nothing."""
+def _span(expression: search.Expression, order: str) -> tuple[int | None, int | None]:
+    """Return the first and last value in that order that a match can have."""
+    found: list[int | None] = [None, None]
+    for name in (name for name, of in _TIMES.items() if of == order):
+        for at, text in enumerate(search.bounds(expression, name)):
+            try:
+                found[at] = search.millis(text) if text is not None else found[at]
+            except ValueError:
+                continue  # ignored by the search as well
+    return found[0], found[1]
+
+
+def _page(rows: Iterable[Row], field: str, first: int | None, start: Position | None, reverse: bool) -> Row:
+    if first is None or not 1 <= first <= _PAGE:
+        raise GraphQLError(f"you must provide one of first or last, from 1 to {_PAGE}")
+    left = (row for row in rows if start is None or (_place(field, row) < start if reverse else _place(field, row) > start))
+    found = list(islice(left, first + 1))
+    edges = [{"cursor": _cursor(field, row), "node": row} for row in found[:first]]
+    info = {
+        "hasNextPage": len(found) > first,
+        "hasPreviousPage": start is not None,
+        "startCursor": edges[0]["cursor"] if edges else None,
+        "endCursor": edges[-1]["cursor"] if edges else None,
+    }
+    return {"nodes": found[:first], "edges": edges, "pageInfo": info}
+
+
+def _lines(items: list[Row], first: int | None, after: str | None, reverse: bool) -> Row:
+    return _page(reversed(items) if reverse else items, "id", first, _read_cursor(after) if after else None, reverse)
+
+
+def _cursor(field: str, row: Row) -> str:
+    value, ties = _place(field, row)
+    return base64.b64encode(orjson.dumps({"last_id": ties, "last_value": value})).decode()
+
+
+def _read_cursor(cursor: str) -> Position:
+    try:
+        said = orjson.loads(base64.b64decode(cursor, validate=True))
+        return int(said["last_value"]), int(said["last_id"])
+    except (binascii.Error, ValueError, KeyError, TypeError) as error:
+        raise GraphQLError("Invalid cursor for current pagination sort.") from error
+
+
+def _called(value: Any) -> Any:
+    return value(None) if callable(value) else value
+
+
+def _last_orders(row: Row) -> list[str]:
+    return [order["createdAt"] for order in row["orders"](None, first=_PAGE)["nodes"]]
+
+
+_Taken = tuple[search.Shape, Callable[[Row], Any]]
+_SEARCHABLE: Mapping[str, Mapping[str, _Taken]] = {
+    "customers": {
+        "": ("text", lambda row: [row["displayName"], row["firstName"], row["lastName"], _email(row)]),
+        "id": ("number", lambda row: row["legacyResourceId"]), "email": ("text", lambda row: _email(row)),
+        "first_name": ("text", lambda row: row["firstName"]), "last_name": ("text", lambda row: row["lastName"]),
+        "phone": ("text", lambda row: (row["defaultPhoneNumber"] or {}).get("phoneNumber")),
+        "country": ("text", lambda row: (row["defaultAddress"] or {}).get("country")), "state": ("text", lambda row: row["state"]),
+        "tag": ("text", lambda row: row["tags"]), "tag_not": ("text", lambda row: row["tags"]),
+        "accepts_marketing": ("flag", lambda row: (row["defaultEmailAddress"] or {}).get("marketingState") == "SUBSCRIBED"),
+        "orders_count": ("number", lambda row: _called(row["numberOfOrders"])), "total_spent": ("number", lambda row: _called(row["amountSpent"])["amount"]),
+        "customer_date": ("time", lambda row: row["createdAt"]), "updated_at": ("time", lambda row: row["updatedAt"]), "order_date": ("time", _last_orders),
+    },
+    "orders": {
+        "": ("text", lambda row: [row["name"], row["email"]]),
+        "id": ("number", lambda row: row["legacyResourceId"]), "name": ("text", lambda row: row["name"]), "email": ("text", lambda row: _email(row)),
+        "customer_id": ("number", lambda row: row["customerId"]), "sku": ("text", lambda row: [line["sku"] for line in row["lineItems"](None, first=_PAGE)["nodes"]]),
+        "financial_status": ("text", lambda row: row["displayFinancialStatus"]), "fulfillment_status": ("text", lambda row: row["displayFulfillmentStatus"]),
+        "status": ("text", lambda row: _order_states(row)), "test": ("flag", lambda row: row["test"]), "tag": ("text", lambda row: row["tags"]), "tag_not": ("text", lambda row: row["tags"]),
+        "current_total_price": ("number", lambda row: row["currentTotalPriceSet"]["shopMoney"]["amount"]),
+        "created_at": ("time", lambda row: row["createdAt"]), "updated_at": ("time", lambda row: row["updatedAt"]), "processed_at": ("time", lambda row: row["processedAt"]),
+        # The store has none of these, so nothing is found by them.
+        **{name: ("text", lambda row: None) for name in ("cart_token", "channel", "discount_code", "location_id", "po_number", "source_identifier")},
+    },
+}  # fmt: skip
+
+
+def _order_states(row: Row) -> list[str]:
+    states = ["closed"] if row["closed"] else ["not_closed"]
+    return [*states, "cancelled"] if row["cancelledAt"] else states if row["closed"] else [*states, "open"]
+
+
+def _tests(kind: str, expression: search.Expression) -> tuple[dict[search.Term, Callable[[Row], bool]], list[Row]]:
+    """Return the test of each term that is understood, and a warning for each that is not."""
+    tests: dict[search.Term, Callable[[Row], bool]] = {}
+    warnings: list[Row] = []
+    for term in dict.fromkeys(search.terms(expression)):
+        taken = _SEARCHABLE[kind].get(term.field)
+        if taken is None:
+            warnings.append({"field": term.field, "message": "Invalid search field for this query.", "code": "invalid_field"})
+            continue
+        shape, value = taken
+        try:
+            holds = search.compared(_spelled(term), shape)
+        except ValueError:
+            warnings.append({"field": term.field, "message": f"Input `{term.value}` is not valid.", "code": "invalid_value"})
+            continue
+        negated = term.field.endswith("_not")
+        tests[term] = lambda row, holds=holds, value=value, negated=negated: holds(value(row)) is not negated  # type: ignore[misc]
+    return tests, warnings
+
+
+def _fits(expression: search.Expression, tests: Mapping[search.Term, Callable[[Row], bool]], row: Row) -> bool:
+    return search.holds(expression, lambda term: term not in tests or tests[term](row))
+
+
+def _spelled(term: search.Term) -> search.Term:
+    """Return the term as the store keeps its value: phones in E.164; free words match the start of a word."""
+    if term.field == "phone" and term.value != "*":
+        return search.Term(term.field, term.operator, _phone(term.value) or term.value)
+    if term.field == "" and not term.value.endswith("*"):
+        return search.Term(term.field, term.operator, f"{term.value}*")
+    return term
+
+
+# ---- what a query is refused for, and what it costs ----
+
+_GID = re.compile(r"gid://shopify/(?P<type>\w+)/(?P<number>\d+)")
+_VERSION = re.compile(r"\d{4}-(01|04|07|10)")
+
+
+def _answering(version: str) -> str | None:
+    """Return the version that answers: a retired one falls forward to the oldest supported; None when there is none."""
+    if version in {*_VERSIONS, "unstable"}:
+        return version
+    return _VERSIONS[0] if _VERSION.fullmatch(version) and version < _VERSIONS[0] else None
+
+
+def _places(error: GraphQLError) -> list[Row]:
+    return [{"line": each.line, "column": each.column} for each in error.locations or ()]
+
+
+def _problem(error: GraphQLError) -> Row:
+    """Put a validation error into Shopify's words where they are known."""
+    node = error.nodes[0] if error.nodes else None
+    if isinstance(node, FieldNode) and error.message.startswith("Cannot query field"):
+        name, owner = node.name.value, error.message.split("'")[3]
+        facts = {"code": "undefinedField", "typeName": owner, "fieldName": name}
+        return {"message": f"Field '{name}' doesn't exist on type '{owner}'", "locations": _places(error), "extensions": facts}
+    return {"message": error.message, "locations": _places(error)}
+
+
+def _wrong_variables(operation: OperationDefinitionNode, variables: Mapping[str, Any]) -> list[Row]:
+    wrong: list[Row] = []
+    for each in operation.variable_definitions or ():
+        name, type = each.variable.name.value, print_ast(each.type)
+        value = variables.get(name)
+        if isinstance(get_variable_values(_SCHEMA, [each], dict(variables)), list):
+            problems: list[Row] = [{"path": [], "explanation": f"Could not coerce value to {type}"}]
+        elif type.strip("[]!") == "ID":
+            ids = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
+            problems = [
+                {
+                    "path": [] if at is None else [at],
+                    "explanation": f"Invalid global id `{id}`",
+                    "message": f"Invalid global id `{id}`",
+                }
+                for at, id in ids
+                if id is not None and _GID.fullmatch(str(id)) is None
+            ]
+        else:
+            continue
+        if problems:
+            message = f"Variable ${name} of type {type} was provided invalid value"
+            wrong.append({"message": message, "locations": [], "extensions": {"value": value, "problems": problems}})
+    return wrong
+
+
+def _cost(document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, Any]) -> int:
+    """Return the requested cost: an object 1, a connection its size times what a node costs, scalars nothing.
+
+    Of the types an interface may turn out to be, the dearest counts.
+    """
     fragments = {each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)}
-    operation = next(each for each in document.definitions if isinstance(each, OperationDefinitionNode))
-    return sum(_priced(operation.selection_set, "QueryRoot", fragments, variables))
+    coerced = get_variable_values(_SCHEMA, operation.variable_definitions or (), dict(variables))
+    assert isinstance(coerced, VariableValues)
+    return _priced(operation.selection_set, "QueryRoot", fragments, coerced)
 
 
 def _priced(
-    selection: SelectionSetNode, parent: str, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, Any]
-) -> Iterable[int]:
+    selection: SelectionSetNode, parent: str, fragments: Mapping[str, FragmentDefinitionNode], variables: VariableValues
+) -> int:
+    own, by_type = 0, dict[str, int]()
     for node in selection.selections:
-        if isinstance(node, FragmentSpreadNode):
-            fragment = fragments[node.name.value]
-            yield from _priced(fragment.selection_set, fragment.type_condition.name.value, fragments, variables)
-        elif isinstance(node, InlineFragmentNode):
-            yield from _priced(
-                node.selection_set, node.type_condition.name.value if node.type_condition else parent, fragments, variables
-            )
-        elif isinstance(node, FieldNode) and node.selection_set is not None:
-            owner = _SCHEMA.get_type(parent)
-            assert isinstance(owner, GraphQLObjectType)
-            type = get_named_type(owner.fields[node.name.value].type).name
-            below = sum(_priced(node.selection_set, type, fragments, variables))
-            said = {each.name.value: value_from_ast_untyped(each.value, dict(variables)) for each in node.arguments or ()}
-            if type.endswith("Connection"):
-                size = said.get("first")
-                yield (0 if size in (None, Undefined) else int(size)) * max(below, 1)
-            elif node.name.value in {"edges", "pageInfo"}:
-                yield below
-            elif node.name.value == "nodes" and parent == "QueryRoot":
-                yield len(said.get("ids") or ()) * (1 + below)
-            else:
-                yield 1 + below
+        if isinstance(node, FragmentSpreadNode | InlineFragmentNode):
+            part = fragments[node.name.value] if isinstance(node, FragmentSpreadNode) else node
+            type = part.type_condition.name.value if part.type_condition else parent
+            by_type[type] = by_type.get(type, 0) + _priced(part.selection_set, type, fragments, variables)
+        elif isinstance(node, FieldNode) and node.selection_set is not None and not node.name.value.startswith("__"):
+            own += _field_price(node, node.selection_set, parent, fragments, variables)
+    return own + (max(by_type.values(), default=0) if is_abstract_type(_SCHEMA.type_map[parent]) else sum(by_type.values()))
+
+
+def _field_price(
+    node: FieldNode, selection: SelectionSetNode, parent: str, fragments: Mapping[str, FragmentDefinitionNode],
+    variables: VariableValues,
+) -> int:  # fmt: skip
+    owner = _SCHEMA.type_map[parent]
+    assert isinstance(owner, GraphQLObjectType | GraphQLInterfaceType)
+    definition = owner.fields[node.name.value]
+    type = get_named_type(definition.type).name
+    below = _priced(selection, type, fragments, variables)
+    said = get_argument_values(definition, node, variables)
+    if type.endswith("Connection"):
+        return max(0, said.get("first") or 0) * max(below, 1)
+    if node.name.value == "nodes" and parent == "QueryRoot":
+        return len(said["ids"]) * (1 + below)
+    return below if node.name.value in {"edges", "pageInfo"} else 1 + below
 
 
 def _counted(data: Any) -> int:
@@ -482,8 +636,3 @@ def _phone(phone: str | None) -> str | None:
 
 def _iso(millis: float) -> str:
     return f"{datetime.fromtimestamp(millis // 1000, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _millis(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    return round((moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp() * 1000)

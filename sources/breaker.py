@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from model.clock import Clock
 from model.errors import CircuitOpenError
 
-THRESHOLD = 5  # failures in a row
+THRESHOLD = 12  # failures in a row: a system that fails every fourth call still answers, and must not be cut off
 FIRST_PAUSE = 5.0  # seconds, doubled up to the longest
 LONGEST_PAUSE = 60.0
 

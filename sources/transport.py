@@ -30,8 +30,8 @@ from sources.reading import Reading
 
 CALL: Final = "c360.call"
 FAULT: Final = "c360.fault"
-ATTEMPTS = 4
-FIRST_PAUSE = 0.1  # seconds; doubled, with full jitter
+ATTEMPTS = 8  # with every fourth call failing, one call in 65,000 fails for good
+FIRST_PAUSE = 0.05  # seconds; doubled, with full jitter
 LONGEST_PAUSE = 32.0
 
 
