@@ -23,6 +23,7 @@ SYSTEMS = ("hubspot", "salesforce", "shopify", "zendesk")
 @contextlib.contextmanager
 def served(made: uvicorn.Server) -> Iterator[str]:
     """Serve on a free loopback port; yield the base address."""
+    made.config.timeout_graceful_shutdown = 1
     scheme = "https" if getattr(made.config, "ssl", None) else "http"
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=made.run, kwargs={"sockets": [listening]}, daemon=True)
