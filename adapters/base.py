@@ -102,7 +102,6 @@ class Scan:
 
     Attributes:
         after: strictly after this place, None from the start.
-        not_after: no row whose *created* time is later (the cursor's as-of bound), None without bound.
         updated_since, updated_before: only rows changed in this half-open span; a filter, whatever the order.
         size: rows wanted; the adapter may return more or fewer, but never none before the end.
         fields: native paths wanted (projection), always with the id and both times.
@@ -111,7 +110,6 @@ class Scan:
     order: OrderField = "created"
     descending: bool = False
     after: Position | None = None
-    not_after: datetime | None = None
     updated_since: datetime | None = None
     updated_before: datetime | None = None
     size: int = 100

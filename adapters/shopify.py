@@ -37,12 +37,17 @@ from model.errors import (
     TokenExpiredError,
     UnavailableError,
 )
-from model.records import Kind, ObjectType, Row
+from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
 
 _IDS, _PAGE = 250, 250
 _MAX_COST = 1000  # points that one query may cost, on any plan
 _VALUES = 50  # e-mail addresses, numbers or customers in one search
 _ITEMS = 10  # line items that come with each order; the few longer orders are asked for again
+# A metafield is asked for under an alias that says which one it is, in hexadecimal: namespaces and keys may hold dashes.
+_METAFIELD = "metafield_"
+_TYPES: Mapping[str, FieldType] = {
+    "number_integer": "NUMBER", "number_decimal": "NUMBER", "boolean": "BOOLEAN", "date": "DATE", "date_time": "DATETIME", "json": "JSON", "money": "JSON",
+}  # fmt: skip
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
 _TIMES: Mapping[str, Any] = {
     "native_id": {"path": "id", "convert": "last_segment"},
@@ -116,9 +121,23 @@ class Shopify(Adapter):
         return Checked(account=shop["myshopifyDomain"], name=shop["name"])
 
     async def describe(self, api: Api, kind: Kind) -> ObjectType:
-        """The shop's currency. Shopify's custom fields are metafields, which are not read yet."""
-        shop = (await self._ask(api, f"{kind}.describe", "{ shop { currencyCode } }", {}, 1))["shop"]
-        return ObjectType(name=self.kinds[kind].object, fields={}, currency=shop["currencyCode"])
+        """The shop's currency, and as custom fields its metafield definitions, named "namespace.key"; 250 a call."""
+        query = (
+            "query($after: String, $owner: MetafieldOwnerType!) { shop { currencyCode }"
+            f" metafieldDefinitions(first: {_PAGE}, after: $after, ownerType: $owner) {{"
+            " nodes { namespace key name type { name } } pageInfo { hasNextPage endCursor } } }"
+        )
+        fields: list[FieldMeta] = []
+        after: str | None = None
+        while True:
+            variables = {"after": after, "owner": self.kinds[kind].object.upper()}
+            data = await self._ask(api, f"{kind}.describe", query, variables, 1 + 2 * _PAGE)
+            found = data["metafieldDefinitions"]
+            fields += map(_field, found["nodes"])
+            if not found["pageInfo"]["hasNextPage"]:
+                named = {field.name: field for field in fields}
+                return ObjectType(name=self.kinds[kind].object, fields=named, currency=data["shop"]["currencyCode"])
+            after = found["pageInfo"]["endCursor"]
 
     async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
         """ceil(ids / n) queries of `nodes`, n = min(250, 1,000 points / the cost of one record)."""
@@ -305,7 +324,9 @@ class Shopify(Adapter):
             return ThrottledError("out of points", retry_after=_until_paid(body), **facts)
         if code == "ACCESS_DENIED":
             return SourceForbiddenError("the app lacks a scope", **facts)
-        if code in {"INTERNAL_SERVER_ERROR", "SHOP_INACTIVE"}:
+        if code == "SHOP_INACTIVE":
+            return SourceForbiddenError("the shop is not active", **facts)
+        if code == "INTERNAL_SERVER_ERROR":
             return UnavailableError("not available", **facts)
         return RejectedError(f"refused: {code or 'the query'}", **facts)
 
@@ -351,7 +372,22 @@ class _Selection:
 
 
 def _written(tree: Mapping[str, Any]) -> str:
-    return " ".join(f"{name} {{ {_written(below)} }}" if below else name for name, below in tree.items())
+    return " ".join(f"{_asked(name)} {{ {_written(below)} }}" if below else name for name, below in tree.items())
+
+
+def _asked(name: str) -> str:
+    if not name.startswith(_METAFIELD):
+        return name
+    namespace, _, key = bytes.fromhex(name.removeprefix(_METAFIELD)).decode().rpartition(".")  # a key holds no dot
+    return f'{name}: metafield(namespace: "{namespace}", key: "{key}")'
+
+
+def _field(definition: Row) -> FieldMeta:
+    name, type = f"{definition['namespace']}.{definition['key']}", definition["type"]["name"]
+    return FieldMeta(
+        name=name, path=f"{_METAFIELD}{name.encode().hex()}.value", type="REFERENCE" if type.endswith("_reference") else _TYPES.get(type, "TEXT"),
+        label=definition["name"], custom=True,
+    )  # fmt: skip
 
 
 def _priced(tree: Mapping[str, Any]) -> int:

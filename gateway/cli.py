@@ -55,7 +55,7 @@ def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, se
     import sandbox.app as vendors  # the one place where the product meets the sandbox
 
     configure("WARNING")
-    world = vendors.create(people=people, seed=seed)
+    world = vendors.Sandbox(people=people, seed=seed)
     address = f"http://127.0.0.1:{sandbox_port}"
     connected = [
         {"id": name, "system": name, "base_url": f"{address}/{name}", "auth": dict(dialect.demo_auth())}
@@ -99,7 +99,7 @@ def sandbox(
     import sandbox.app as vendors
 
     configure("WARNING")
-    world = vendors.create(people=people, seed=seed)
+    world = vendors.Sandbox(people=people, seed=seed)
     with ExitStack() as stack:
         listening = [stack.enter_context(_listening("127.0.0.1", port, "--port"))]
         servers = [vendors.server(world)]

@@ -1,10 +1,7 @@
 """The sandbox as one app: each system under `/{system}`, the controls under `/_control`."""
 
-import asyncio
-import contextlib
-import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import uvicorn
@@ -64,27 +61,3 @@ def server(app: Any, *, host: str = "127.0.0.1", port: int = 0, tls: bool = Fals
         with self_signed(host) as (certificate, key):
             config.ssl.load_cert_chain(certificate, key)
     return uvicorn.Server(config)
-
-
-def create(*, people: int = 1000, seed: int = 1) -> Sandbox:
-    return Sandbox(people=people, seed=seed)
-
-
-async def serve(
-    *, people: int = 1000, seed: int = 1, host: str = "127.0.0.1", port: int = 8900, tls_port: int | None = None
-) -> None:
-    """Serve one world on `port`, and the same over TLS on `tls_port`, until cancelled or signalled."""
-    app = create(people=people, seed=seed)
-    servers = [server(app, host=host, port=port)]
-    if tls_port is not None:
-        servers.append(server(app, host=host, port=tls_port, tls=True))
-    async with asyncio.TaskGroup() as group:
-        for each in servers:
-            group.create_task(each.serve())
-
-
-@contextlib.contextmanager
-def bound(host: str = "127.0.0.1", port: int = 0) -> Iterator[socket.socket]:
-    """Hold a listening socket, so that a test knows its port before the server starts."""
-    with socket.create_server((host, port)) as listening:
-        yield listening

@@ -238,6 +238,7 @@ class Shopify(Dialect):
             "customerByIdentifier": lambda _, identifier: self._identified(identifier),
             "customers": lambda _, **said: self._connection("customers", customers, warnings, **said),
             "orders": lambda _, **said: self._connection("orders", orders, warnings, **said),
+            "metafieldDefinitions": lambda _, ownerType, first=None, after=None, namespace=None, key=None: _definitions(ownerType, first, after, namespace, key),
             "ordersCount": lambda _, query=None, limit=10_000: self._count(orders, query, limit, warnings),
         }  # fmt: skip
 
@@ -334,7 +335,7 @@ class Shopify(Dialect):
             "defaultEmailAddress": {"emailAddress": each.email, "marketingState": "SUBSCRIBED" if each.number % 2 else "NOT_SUBSCRIBED"} if each.email else None,
             "defaultPhoneNumber": {"phoneNumber": _phone(each.phone)} if each.phone else None,
             "defaultAddress": {"address1": None, "city": None, "country": {"US": "United States", "DE": "Germany", "GB": "United Kingdom"}[each.country], "zip": None},
-            "metafield": lambda _, key, namespace="custom": {"id": f"gid://shopify/Metafield/{each.id}", "key": key, "namespace": namespace, "type": "number_integer", "value": str(each.number)} if (namespace, key) == ("custom", "points") else None,
+            "metafield": lambda _, key, namespace="custom": _metafield(each.id, namespace, key, {"points": ("number_integer", str(each.number)), "vip-since": ("date", _iso(each.created)[:10])}),
             "orders": lambda _, **said: self._connection("orders", self.tables["order"], [], **said, among=self._orders_of(each.id)),
         }  # fmt: skip
 
@@ -353,6 +354,7 @@ class Shopify(Dialect):
             "cancelReason": "CUSTOMER" if each.state == 3 else None, "closed": each.state == 2, "closedAt": _iso(each.updated) if each.state == 2 else None, "test": False, "currencyCode": "USD",
             "presentmentCurrencyCode": each.currency, "email": each.email, "phone": None, "customer": lambda _: self.tables["contact"].get(str(each.contact)), "customerId": str(each.contact),
             "note": None, "tags": [], "displayFinancialStatus": financial, "displayFulfillmentStatus": fulfillment, "currentTotalPriceSet": refunded, "totalPriceSet": total,
+            "metafield": lambda _, key, namespace="custom": _metafield(each.id, namespace, key, {"gift": ("boolean", "true" if each.id % 5 == 0 else "false")}),
             "lineItems": lambda _, first=None, after=None, reverse=False: _lines(_items(each), first, after, reverse),
         }  # fmt: skip
 
@@ -432,6 +434,33 @@ def _page(rows: Iterable[Row], field: str, first: int | None, start: Position | 
 
 def _lines(items: list[Row], first: int | None, after: str | None, reverse: bool) -> Row:
     return _page(reversed(items) if reverse else items, "id", first, _read_cursor(after) if after else None, reverse)
+
+
+_DEFINITIONS = (  # owner, namespace, key, name, type
+    ("CUSTOMER", "custom", "points", "Loyalty points", "number_integer"),
+    ("CUSTOMER", "custom", "vip-since", "VIP since", "date"),
+    ("ORDER", "custom", "gift", "Is a gift", "boolean"),
+)
+
+
+def _definitions(owner: str, first: int | None, after: str | None, namespace: str | None, key: str | None) -> Row:
+    rows = [
+        {
+            "id": f"gid://shopify/MetafieldDefinition/{number}", "ownerType": kind, "namespace": space, "key": name, "name": label,
+            "type": {"name": type, "category": type.partition("_")[0].upper()},
+        }
+        for number, (kind, space, name, label, type) in enumerate(_DEFINITIONS, 1)
+        if kind == owner and namespace in {None, space} and key in {None, name}
+    ]  # fmt: skip
+    return _lines(rows, first, after, reverse=False)
+
+
+def _metafield(owner: int, namespace: str, key: str, values: Mapping[str, tuple[str, str]]) -> Row | None:
+    if namespace != "custom" or key not in values:
+        return None
+    type, value = values[key]
+    number = owner * 10 + list(values).index(key)
+    return {"id": f"gid://shopify/Metafield/{number}", "key": key, "namespace": namespace, "type": type, "value": value}
 
 
 def _cursor(field: str, row: Row) -> str:

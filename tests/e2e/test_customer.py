@@ -71,14 +71,17 @@ def test_records_lead_back_to_their_customer(four: World) -> None:
 
 def test_custom_fields_come_typed_and_labelled_from_metadata(four: World) -> None:
     query = (
-        '{ customer(by: {email: "%s"}) { customFields(keys: ["favorite_color", "loyalty_points", "Loyalty_Tier__c", "plan"]) {'
+        '{ customer(by: {email: "%s"}) { customFields(keys: ["favorite_color", "loyalty_points", "Loyalty_Tier__c", "plan", "custom.points", "custom.vip-since"]) {'
         % EMAIL
     )
     query += " key type text number options source { system } } } }"
 
     fields = {each["key"]: each for each in four.data(query)["customer"]["customFields"]}
 
-    assert set(fields) == {"favorite_color", "loyalty_points", "Loyalty_Tier__c", "plan"}
+    assert set(fields) == {"favorite_color", "loyalty_points", "Loyalty_Tier__c", "plan", "custom.points", "custom.vip-since"}
+    assert fields["custom.points"]["type"] == "NUMBER"
+    assert fields["custom.points"]["number"] is not None
+    assert fields["custom.vip-since"]["type"] == "DATE"
     assert fields["favorite_color"]["text"] in {"Blue", "Green", "Red"}
     assert fields["loyalty_points"]["number"] == fields["loyalty_points"]["text"]
     assert fields["plan"]["source"]["system"] == "zendesk"

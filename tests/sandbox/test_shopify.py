@@ -344,16 +344,21 @@ def test_a_deleted_customer_leaves_the_orders_without_one(shop: Shop) -> None:
 # ---- the schema ----
 
 
+LEFT_OUT = {"LegacyInteroperability", "QueryRoot.metafieldDefinitions"}  # of the published subset, not of the vendor's schema
+
+
 def test_the_schema_is_part_of_the_published_one() -> None:
     published = build_schema(specification().read_text())
 
     for name, mine in _SCHEMA.type_map.items():
-        if name.startswith("__") or name == "LegacyInteroperability":  # an interface that the published subset leaves out
+        if name.startswith(("__", "MetafieldDefinition")) or name in LEFT_OUT:
             continue
         theirs = published.type_map[name]
         if isinstance(mine, GraphQLObjectType | GraphQLInterfaceType):
             assert isinstance(theirs, type(mine)), name
             for field, definition in mine.fields.items():
+                if f"{name}.{field}" in LEFT_OUT:
+                    continue
                 assert str(definition.type) == str(theirs.fields[field].type), f"{name}.{field}"
                 known = {argument: str(each.type) for argument, each in theirs.fields[field].args.items()}
                 assert {argument: str(each.type) for argument, each in definition.args.items()}.items() <= known.items()
