@@ -1,5 +1,6 @@
 """A source's secrets in the clear, and their way in and out of the store."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
         expires_at: of the access token, seconds since 1970.
         lives: seconds the access token was good for when it was issued.
         host: the address learned with the token, to call from then on.
+        made_from: digest of the secrets as they were configured, to tell whether they changed since; tokens rotate.
     """
 
     scheme: str
@@ -31,6 +33,12 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: float = 0.0
     lives: float = 0.0
     host: str = ""
+    made_from: str = ""
+
+    @classmethod
+    def of(cls, secrets: Mapping[str, str]) -> "Grant":
+        """Return the grant of configured secrets, one of them `scheme`."""
+        return cls(**secrets, made_from=_digest(secrets))  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         return f"Grant(scheme={self.scheme!r}, …)"  # secrets must not reach a log through a traceback
@@ -39,8 +47,8 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
         yield "scheme", self.scheme
 
     def same_secrets(self, said: Mapping[str, str]) -> bool:
-        """Tell whether configuration still says what this grant was made from (rotated tokens aside)."""
-        return all(getattr(self, name) == value for name, value in said.items() if name != "refresh_token")
+        """Tell whether configuration still says what this grant was made from."""
+        return self.made_from == _digest(said)
 
     def changed(self, **fields: Any) -> "Grant":
         return structs.replace(self, **fields)
@@ -71,6 +79,10 @@ class GrantStore:
 
     async def remove(self, workspace: str, source: str) -> None:
         await self._rows.remove(workspace, source)
+
+
+def _digest(secrets: Mapping[str, str]) -> str:
+    return hashlib.sha256(msgspec.json.encode(sorted(secrets.items()))).hexdigest()
 
 
 def _bound(workspace: str, source: str, version: int) -> str:

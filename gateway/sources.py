@@ -141,4 +141,4 @@ def grant_of(said: SourceSettings) -> Grant:
     for name in _NEEDED[kind]:
         if not secrets.get(name):
             raise ConfigurationError(f"sources.{said.id}.auth.{name} is missing")
-    return Grant(**secrets)  # type: ignore[arg-type]
+    return Grant.of(secrets)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, text, tuple_
@@ -179,14 +179,9 @@ async def _customers(connection: AsyncConnection, workspace: str, column: Any, v
 
 def _record(row: Any) -> RecordRow:
     return RecordRow(
-        ref=_ref(row), customer=row["customer"], surname=row["surname"], created_at=_aware(row["created_at"]),
-        seen_at=_aware(row["seen_at"]), digest=row["digest"],
+        ref=_ref(row), customer=row["customer"], surname=row["surname"], created_at=row["created_at"],
+        seen_at=row["seen_at"], digest=row["digest"],
     )  # fmt: skip
-
-
-def _aware(moment: Any) -> Any:
-    """SQLite keeps no time zone: what it returns is the UTC that was written."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _ref(row: Any) -> Ref:

@@ -1,6 +1,22 @@
 """The tables. Every row belongs to a workspace; a change here needs a migration beside it."""
 
-from sqlalchemy import JSON, Column, DateTime, Index, Integer, LargeBinary, MetaData, String, Table
+from datetime import UTC, datetime
+
+from sqlalchemy import JSON, Column, DateTime, Dialect, Index, Integer, LargeBinary, MetaData, String, Table, TypeDecorator
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite forgets the zone of what it keeps."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
 
 metadata = MetaData()
 
@@ -8,7 +24,7 @@ workspaces = Table(
     "workspaces",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", Instant, nullable=False),
 )
 
 sources = Table(
@@ -42,8 +58,8 @@ callers = Table(
     Column("name", String(200), nullable=False),
     Column("hash", String(64), nullable=False, unique=True),
     Column("scopes", JSON, nullable=False),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("revoked_at", DateTime(timezone=True)),
+    Column("created_at", Instant, nullable=False),
+    Column("revoked_at", Instant),
 )
 
 identity_records = Table(
@@ -55,8 +71,8 @@ identity_records = Table(
     Column("native_id", String(255), primary_key=True),
     Column("customer", String(64), nullable=False),
     Column("surname", String(255)),
-    Column("created_at", DateTime(timezone=True)),
-    Column("seen_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", Instant),
+    Column("seen_at", Instant, nullable=False),
     Column("digest", String(64), nullable=False),
     Index("identity_records_by_customer", "workspace", "customer"),
 )

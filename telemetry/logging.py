@@ -37,7 +37,7 @@ class JsonLines(logging.Formatter):
             said["request_id"] = current
         for name, value in record.__dict__.items():
             if name not in _STANDARD:
-                said[name] = value if isinstance(value, bool | float | type(None)) else redacted(str(value))
+                said[name] = value if isinstance(value, bool | int | float | type(None)) else redacted(str(value))
         if record.exc_info:
             said["exception"] = redacted(self.formatException(record.exc_info))
         return orjson.dumps(said).decode()

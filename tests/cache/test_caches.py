@@ -1,5 +1,7 @@
 """Every cache keeps the same promises; losing entries is allowed, raising is not."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 from fakeredis import FakeAsyncRedis
 
@@ -11,9 +13,17 @@ from tests.clocks import ManualClock
 ENTRY = Entry(rows=[{"id": "1", "nested": {"a": [1, None, "é"]}}, None], at=12.5, known=frozenset({"id"}), end=True)
 
 
-@pytest.fixture(params=["memory", "redis"])
-def cache(request: pytest.FixtureRequest) -> Cache:
-    return MemoryCache(clock=ManualClock()) if request.param == "memory" else RedisCache(FakeAsyncRedis())
+@pytest.fixture(params=["memory", "fake redis", "real redis"])
+async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
+    if request.param == "memory":
+        yield MemoryCache(clock=ManualClock())
+    elif request.param == "fake redis":
+        yield RedisCache(FakeAsyncRedis())
+    else:
+        redis = connect(request.getfixturevalue("redis_url"))
+        await redis.flushdb()
+        yield RedisCache(redis)
+        await redis.aclose()
 
 
 async def test_entries_come_back_in_the_order_asked_and_none_where_there_is_none(cache: Cache) -> None:

@@ -3,7 +3,6 @@
 import random
 import tempfile
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import anyio
 import pytest
@@ -30,8 +29,8 @@ def seen(
 
 
 @pytest.fixture
-async def database(tmp_path: Path):  # type: ignore[no-untyped-def]
-    opened = await Database.open(f"sqlite:///{tmp_path / 'c360.db'}")
+async def database(database_url: str):  # type: ignore[no-untyped-def]
+    opened = await Database.open(database_url)
     yield opened
     await opened.close()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from fakeredis import FakeAsyncRedis
@@ -17,12 +17,15 @@ from sources.shared_budget import SharedBudget
 Make = Callable[..., Budget]
 
 
-@pytest.fixture(params=["local", "shared"])
-def make(request: pytest.FixtureRequest) -> Make:
+@pytest.fixture(params=["local", "fake redis", "real redis"])
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     if request.param == "local":
-        return lambda *windows: LocalBudget(windows, clock=SystemClock())
-    redis = FakeAsyncRedis()
-    return lambda *windows: SharedBudget(windows, redis=redis, account="a", clock=SystemClock(), rng=random.Random(1))
+        yield lambda *windows: LocalBudget(windows, clock=SystemClock())
+        return
+    redis = FakeAsyncRedis() if request.param == "fake redis" else connect(request.getfixturevalue("redis_url"))
+    await redis.flushdb()
+    yield lambda *windows: SharedBudget(windows, redis=redis, account="a", clock=SystemClock(), rng=random.Random(1))
+    await redis.aclose()
 
 
 def soon(seconds: float = 0.5) -> float:

@@ -1,0 +1,190 @@
+"""A token is renewed once for everybody, and durable before it is used."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from credentials.flows import Fixed, Renewing, TokenAnswer
+from credentials.grants import Grant, GrantStore
+from credentials.schemes import Basic, OAuth, Token
+from credentials.vault import Vault
+from model.errors import GrantLostError, UnavailableError
+from store.credentials import CredentialRows
+from store.database import Database
+from tests.clocks import ManualClock
+
+FIRST = {"scheme": "oauth", "client_id": "app", "client_secret": "s", "refresh_token": "refresh-0"}
+
+
+class Vendor:
+    """Issues tokens; every refresh token is good once, and dead from then on."""
+
+    def __init__(self) -> None:
+        self.exchanges = 0
+        self.refresh, self.access = "refresh-0", ""
+        self.fault: UnavailableError | None = None
+        self.seen: list[str] = []
+
+    async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+        self.exchanges += 1
+        await asyncio.sleep(0.02)
+        if self.fault is not None:
+            return TokenAnswer(status=503, body=b"<html>", fault=self.fault)
+        if fields.get("refresh_token") != self.refresh:
+            return TokenAnswer(status=400, body=b'{"error":"invalid_grant"}', fault=None)
+        self.refresh, self.access = f"refresh-{self.exchanges}", f"access-{self.exchanges}"
+        body = {"access_token": self.access, "refresh_token": self.refresh, "expires_in": 3600}
+        return TokenAnswer(status=200, body=orjson.dumps(body), fault=None)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append(request.headers["authorization"])
+        return httpx.Response(200 if request.headers["authorization"] == f"Bearer {self.access}" else 401)
+
+
+class World:
+    def __init__(self, database: Database, vendor: Vendor, clock: ManualClock) -> None:
+        self.vendor, self.clock = vendor, clock
+        self.grants = GrantStore(CredentialRows(database), Vault([b"k" * 32]))
+
+    def client(self, vendor: Any = None) -> httpx.AsyncClient:
+        """Return a client with a flow of its own, as each process has one."""
+        auth = Renewing(
+            OAuth(token_path="/token"), workspace="default", source="a", base_url="https://vendor.example", store=self.grants,
+            exchange=(vendor or self.vendor).exchange, expired=lambda response: response.status_code == 401, clock=self.clock,
+        )  # fmt: skip
+        return httpx.AsyncClient(base_url="https://vendor.example", auth=auth, transport=httpx.MockTransport(self.vendor.answer))
+
+
+@asynccontextmanager
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    database = await Database.open(f"sqlite:///{tmp_path / 'c360.db'}")
+    made = World(database, Vendor(), ManualClock())
+    await made.grants.save("default", "a", Grant.of(FIRST), version=1)
+    try:
+        yield made
+    finally:
+        await database.close()
+
+
+async def test_fifty_requests_share_one_renewal(tmp_path: Path) -> None:
+    async with world(tmp_path) as made, made.client() as client:
+        answers = await asyncio.gather(*(client.get("/x") for _ in range(50)))
+
+    assert {each.status_code for each in answers} == {200}
+    assert made.vendor.exchanges == 1
+
+
+async def test_processes_that_renew_at_once_end_with_one_live_grant(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        clients = [made.client() for _ in range(4)]
+        answers = await asyncio.gather(*(client.get("/x") for client in clients))
+        kept = await made.grants.load("default", "a")
+
+    assert {each.status_code for each in answers} == {200}
+    assert kept is not None
+    assert (kept[1].refresh_token, kept[1].access_token) == (made.vendor.refresh, made.vendor.access)
+
+
+async def test_the_rotated_token_is_stored_before_the_new_one_is_used(tmp_path: Path) -> None:
+    stored_when_used: list[str] = []
+    async with world(tmp_path) as made:
+
+        async def looking(request: httpx.Request) -> httpx.Response:
+            kept = await made.grants.load("default", "a")
+            assert kept is not None
+            stored_when_used.append(kept[1].refresh_token)
+            return made.vendor.answer(request)
+
+        async with made.client() as client:
+            client._transport = httpx.MockTransport(looking)
+            await client.get("/x")
+
+    assert stored_when_used == ["refresh-1"]
+
+
+async def test_a_caller_who_gives_up_does_not_cut_the_renewal_off(tmp_path: Path) -> None:
+    async with world(tmp_path) as made, made.client() as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.005):
+                await client.get("/x")
+        answer = await client.get("/x")
+
+    assert answer.status_code == 200
+    assert made.vendor.exchanges == 1
+
+
+async def test_a_token_is_renewed_a_minute_before_its_end(tmp_path: Path) -> None:
+    async with world(tmp_path) as made, made.client() as client:
+        await client.get("/x")
+        made.clock.advance(3530)
+        early = made.vendor.exchanges
+        made.clock.advance(15)
+        await client.get("/x")
+
+    assert (early, made.vendor.exchanges) == (1, 2)
+
+
+async def test_a_refused_token_is_renewed_once_and_the_request_repeated(tmp_path: Path) -> None:
+    async with world(tmp_path) as made, made.client() as client:
+        await client.get("/x")
+        made.vendor.access = "revoked by the vendor"
+        answer = await client.get("/x")
+
+    assert answer.status_code == 200
+    assert made.vendor.exchanges == 2
+
+
+async def test_a_restart_goes_on_with_the_rotated_token(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        async with made.client() as client:
+            await client.get("/x")
+        made.clock.advance(10_000)
+        async with made.client() as restarted:
+            answer = await restarted.get("/x")
+
+    assert answer.status_code == 200
+    assert made.vendor.exchanges == 2
+
+
+async def test_a_revoked_grant_is_told_as_lost(tmp_path: Path) -> None:
+    async with world(tmp_path) as made, made.client() as client:
+        made.vendor.refresh = "somebody connected anew"
+
+        with pytest.raises(GrantLostError, match="connect the source again"):
+            await client.get("/x")
+
+
+async def test_an_outage_of_the_token_endpoint_is_not_a_lost_grant(tmp_path: Path) -> None:
+    async with world(tmp_path) as made, made.client() as client:
+        made.vendor.fault = UnavailableError("not available")
+        with pytest.raises(UnavailableError):
+            await client.get("/x")
+
+        made.vendor.fault = None
+        answer = await client.get("/x")
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("scheme", "secrets", "header", "value"),
+    [
+        (Token(), {"token": "t"}, "authorization", "Bearer t"),
+        (Token(header="X-Shopify-Access-Token", prefix=""), {"token": "t"}, "x-shopify-access-token", "t"),
+        (Basic(user_suffix="/token"), {"username": "ada", "password": "p"}, "authorization", "Basic YWRhL3Rva2VuOnA="),
+    ],
+)
+async def test_fixed_secrets_go_where_the_vendor_looks(scheme: Any, secrets: dict[str, str], header: str, value: str) -> None:
+    seen: list[httpx.Headers] = []
+    transport = httpx.MockTransport(lambda request: (seen.append(request.headers), httpx.Response(200))[1])
+
+    async with httpx.AsyncClient(auth=Fixed(scheme, Grant.of({"scheme": "x", **secrets})), transport=transport) as client:
+        await client.get("https://vendor.example/x")
+
+    assert seen[0][header] == value
