@@ -6,7 +6,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -70,7 +70,7 @@ def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, se
             for each, option in ((sandbox_port, "--sandbox-port"), (port, "--port"))
         ]
         print(_welcome(f"http://127.0.0.1:{port}", address, people, world.world.people[0].email), flush=True)
-        _run([vendors.server(world), _gateway(settings)], listening)
+        _run([vendors.server(world)], listening, settings)
 
 
 @app.command()
@@ -85,7 +85,7 @@ def serve(
         raise ConfigurationError("require_key: may be off on loopback only; host is another address")
     configure(settings.log_level)
     with _listening(settings.host, settings.port, "--port") as listening:
-        _run([_gateway(settings)], [listening])
+        _run([], [listening], settings)
 
 
 @app.command()
@@ -190,22 +190,25 @@ def sources_add(
     said = dict(part.partition("=")[::2] for part in auth)
     source = {"id": id, "system": system, "base_url": base_url, "auth": said, "label": label, "region": region}
     [parsed] = parse_sources([source])
-    _with(lambda runtime: runtime.connect(parsed, rank=len(runtime.registry.of(WORKSPACE))))
-    sources_check(id)
+
+    async def add(runtime: Runtime) -> str:
+        if any(each.id == id for each in runtime.registry.of(WORKSPACE)):
+            raise ConfigurationError(f"there is a source {id!r} already; remove it first")
+        await runtime.connect(parsed, rank=len(runtime.registry.of(WORKSPACE)))
+        try:
+            return await _checked(runtime, id)
+        except BaseException:
+            await runtime.source_rows.remove(WORKSPACE, id)
+            raise
+
+    print(_with(add))
 
 
 @sources.command("check")
 def sources_check(id: str) -> None:
     """Prove a source's credentials with the cheapest call."""
 
-    async def check(runtime: Runtime) -> str:
-        source = next((each for each in runtime.registry.of(WORKSPACE) if each.id == id), None)
-        if source is None:
-            raise ConfigurationError(f"there is no source {id!r}")
-        checked = await source.check(Reading(deadline=runtime.clock.monotonic() + 15))
-        return f"{id}: ok, {source.system} account {checked.account}"
-
-    print(_with(check))
+    print(_with(lambda runtime: _checked(runtime, id)))
 
 
 @sources.command("pause")
@@ -220,6 +223,15 @@ def sources_remove(id: str) -> None:
     """Forget a source and its credentials."""
     if not _with(lambda runtime: runtime.source_rows.remove(WORKSPACE, id)):
         _stop(f"there is no source {id!r}")
+
+
+async def _checked(runtime: Runtime, id: str) -> str:
+    row = next((each for each in await runtime.source_rows.all(WORKSPACE) if each.id == id), None)
+    if row is None:
+        raise ConfigurationError(f"there is no source {id!r}")
+    source = await runtime.opener.open(row)
+    checked = await source.check(Reading(deadline=runtime.clock.monotonic() + 15))
+    return f"{id}: ok, {source.system} account {checked.account}"
 
 
 def _with(work: Callable[[Runtime], Awaitable[T]]) -> T:
@@ -242,26 +254,25 @@ def _with(work: Callable[[Runtime], Awaitable[T]]) -> T:
         _stop(f"{error.code}: {error.message}")
 
 
-def _gateway(settings: Settings) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            create(settings), host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=DRAIN, timeout_keep_alive=65,
-        )
-    )  # fmt: skip
-
-
-def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket]) -> None:
-    """Serve until a signal; when one server stops, all do."""
+def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], settings: Settings | None = None) -> None:
+    """Serve until a signal, the gateway of `settings` last; when one server stops, all do."""
 
     async def run() -> None:
-        tasks = [asyncio.create_task(server.serve(sockets=[each])) for server, each in zip(servers, listening, strict=True)]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for server in servers:
-            server.should_exit = True
-        await asyncio.gather(*tasks)
-        if not all(server.started for server in servers):
-            raise typer.Exit(2)
+        async with AsyncExitStack() as stack:
+            serving = list(servers)
+            if settings is not None:
+                app = create(settings)
+                # Opened here and not by uvicorn, so that a mistake in the settings reaches `main` and not a stack trace.
+                await stack.enter_async_context(app.router.lifespan_context(app))
+                serving.append(uvicorn.Server(uvicorn.Config(
+                    app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=DRAIN,
+                    timeout_keep_alive=65,
+                )))  # fmt: skip
+            tasks = [asyncio.create_task(server.serve(sockets=[each])) for server, each in zip(serving, listening, strict=True)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for server in serving:
+                server.should_exit = True
+            await asyncio.gather(*tasks)
 
     with suppress(KeyboardInterrupt):
         asyncio.run(run())

@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from model.errors import ConfigurationError
@@ -35,7 +35,7 @@ class Database:
             url: "sqlite:///path/to/file.db" or "postgresql://user:password@host/name".
 
         Raises:
-            ConfigurationError: it is neither.
+            ConfigurationError: it is neither, or nothing answers there.
         """
         try:
             target = make_url(url)
@@ -44,10 +44,15 @@ class Database:
             raise ConfigurationError("database_url must be sqlite:///… or postgresql://…") from error
         target = target.set(drivername=driver)
         database = cls(*_sqlite(target)) if driver.startswith("sqlite") else cls(*_postgresql(target))
-        async with database.write() as connection:
-            if database.is_postgresql:
-                await connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-            await connection.run_sync(_migrate)
+        try:
+            async with database.write() as connection:
+                if database.is_postgresql:
+                    await connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+                await connection.run_sync(_migrate)
+        except OperationalError as error:
+            await database.close()
+            reason = str(error.orig).strip().splitlines()[0]
+            raise ConfigurationError(f"database_url: the database cannot be opened: {reason}") from error
         return database
 
     @property
