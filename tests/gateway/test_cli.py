@@ -39,11 +39,9 @@ def configured(folder: Path, sandbox: Sandbox, address: str) -> str:
 def test_demo_answers_from_four_systems_and_stops_clean_on_ctrl_c(tmp_path: Path) -> None:
     port, sandbox_port = free_port(), free_port()
     arguments = ["demo", "--port", str(port), "--sandbox-port", str(sandbox_port), "--people", "50", "--seed", "3"]
-    began = time.monotonic()
     with started(*arguments, cwd=tmp_path, url=f"http://127.0.0.1:{port}/health/ready") as process:
         people = httpx.get(f"http://127.0.0.1:{sandbox_port}/_control/people?limit=1").json()["people"]
         asked = c360("query", DEMO_QUERY % people[0]["email"], "--url", f"http://127.0.0.1:{port}/graphql", cwd=tmp_path)
-        took = time.monotonic() - began
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
 
@@ -52,7 +50,6 @@ def test_demo_answers_from_four_systems_and_stops_clean_on_ctrl_c(tmp_path: Path
     assert {each["state"] for each in customer["sources"]} == {"OK"}
     assert (process.returncode, err) == (0, "")
     assert f"http://127.0.0.1:{port}/graphql" in out
-    assert took < 30
     assert list(tmp_path.iterdir()) == []
 
 

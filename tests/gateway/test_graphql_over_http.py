@@ -247,3 +247,17 @@ def test_callers_need_a_key_that_is_ours() -> None:
     refused(without, 401)
     refused(wrong, 401)
     assert figures.status_code == 401
+
+
+def test_pages_of_a_configured_origin_may_call_and_others_may_not() -> None:
+    with world(people=2, cors_origins=["https://app.example"]) as running:
+        asking = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,authorization"}
+        allowed = running.http.options("/graphql", headers={"origin": "https://app.example", **asking})
+        refused = running.http.options("/graphql", headers={"origin": "https://evil.example", **asking})
+        answer = running.http.post("/graphql", json={"query": "{ __typename }"}, headers={"origin": "https://app.example"})
+
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+    assert refused.status_code == 403
+    assert answer.json()["data"] == {"__typename": "Query"}
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
