@@ -27,14 +27,15 @@ class Window:
     Attributes:
         limit: tokens the window holds; the fact from the sheet until headers teach better.
         period: seconds in which `limit` tokens come back; for kind "parallel" unused.
-        kind: "bucket" refills evenly, "fixed" is full again at each reset, "parallel" counts calls in flight.
+        kind: "bucket" refills evenly, "fixed" is full again at each reset, "rolling" never lets more than `limit` through
+            in any `period` (for small limits), "parallel" counts calls in flight.
         every_call: each call takes one token; else only calls that name the window in `Request.cost`.
     """
 
     name: str
     limit: float
     period: float = 1.0
-    kind: Literal["bucket", "fixed", "parallel"] = "bucket"
+    kind: Literal["bucket", "fixed", "rolling", "parallel"] = "bucket"
     every_call: bool = True
 
 
@@ -66,6 +67,7 @@ class KindFacts:
         read_batch: most ids in one `read` call.
         find: keys that `find` can look records up by.
         find_batch: most values in one `find` call.
+        unique: keys that no two live records of this kind share at this system.
         orders: fields that `scan` can sort by, ascending and descending.
         page: most rows in one `scan` call.
     """
@@ -76,6 +78,7 @@ class KindFacts:
     read_batch: int = 100
     find: frozenset[FindKey] = frozenset()
     find_batch: int = 1
+    unique: frozenset[FindKey] = frozenset()
     orders: frozenset[OrderField] = frozenset()
     page: int = 100
 
@@ -215,8 +218,8 @@ class Adapter:
         """
         raise UnsupportedError(f"{self.name} has no {kind} of {of}")
 
-    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
-        """Return, for each value, the live rows that carry it, in the order of `values`.
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
+        """Return the live rows that carry any of these values, each once, in no stated order.
 
         Args:
             values: normalised: e-mail addresses in lower case, phones in E.164.

@@ -80,12 +80,12 @@ class HubSpot(Adapter):
     windows = (
         Window(name="burst", limit=190, period=10),
         Window(name="daily", limit=650_000, period=86_400, kind="fixed"),
-        Window(name="search", limit=5, period=1, every_call=False),
+        Window(name="search", limit=5, period=1, kind="rolling", every_call=False),
     )
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
             object="contacts", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, find=frozenset({"email", "phone"}),
-            find_batch=100, orders=frozenset({"created", "updated"}),
+            find_batch=100, unique=frozenset({"email"}), orders=frozenset({"created", "updated"}),
             mapping={
                 **_TIMES,
                 "email": _property("email", "email"),
@@ -214,7 +214,7 @@ class HubSpot(Adapter):
                 found[str(each["from"]["id"])] = [str(to["toObjectId"]) for to in ordered]
         return found
 
-    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
         """ceil(values / 100) searches.
 
         Secondary addresses are found through `hs_additional_emails` (HubSpot staff in hubspot-api-nodejs issue 24), phones
@@ -231,8 +231,7 @@ class HubSpot(Adapter):
             for some in batches(values, 100)
         ]
         found: dict[str, Row] = {row["id"]: row for rows in await asyncio.gather(*asked) for row in rows}
-        # The source keeps for each value only the rows that carry it, so every value may look at all.
-        return [list(found.values()) for _ in values]
+        return list(found.values())
 
     async def _search(
         self, api: Api, kind: Kind, groups: Sequence[Any], sort: tuple[str, str] | None, fields: Sequence[str]

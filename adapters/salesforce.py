@@ -167,7 +167,7 @@ class Salesforce(Adapter):
             found.setdefault(row[tie], []).append(row[child] if by_role else row)
         return [Related(rows=found.get(id, [])) for id in ids]
 
-    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
         """ceil(values / 400) queries by e-mail, ceil(values / 100) searches by phone (SOSL compares digits, not spelling)."""
         names = await self._known(api, kind, fields)
         name = self.kinds[kind].object
@@ -178,9 +178,7 @@ class Salesforce(Adapter):
             ]
         else:
             asked = [self._sosl(api, kind, some, names) for some in batches(values, 100)]
-        found = {row["Id"]: row for row in chain.from_iterable(await asyncio.gather(*asked))}
-        # The source keeps for each value only the rows that carry it, so every value may look at all.
-        return [list(found.values()) for _ in values]
+        return list({row["Id"]: row for row in chain.from_iterable(await asyncio.gather(*asked))}.values())
 
     async def _sosl(self, api: Api, kind: Kind, phones: Sequence[str], names: Sequence[str]) -> list[Row]:
         terms = " OR ".join(f'"{phone.removeprefix("+")}"' for phone in phones)

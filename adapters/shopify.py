@@ -69,7 +69,7 @@ class Shopify(Adapter):
     windows = (Window(name="points", limit=2000, period=20, every_call=False),)
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
-            object="Customer", read_batch=_IDS, page=100, find=frozenset({"email", "phone"}), find_batch=_VALUES, orders=_BOTH,
+            object="Customer", read_batch=_IDS, page=100, find=frozenset({"email", "phone"}), find_batch=_VALUES, unique=frozenset({"email", "phone"}), orders=_BOTH,
             mapping={
                 **_TIMES,
                 "email": {"path": "defaultEmailAddress.emailAddress", "convert": "email"},
@@ -196,13 +196,11 @@ class Shopify(Adapter):
             if after is None:
                 return [row for row in await self._whole(api, found, selection) if row is not None]
 
-    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
         """ceil(values / 50) searches. The search index lags behind writes by seconds."""
         selection = _Selection(fields)
         parts = await asyncio.gather(*(self._found(api, kind, key, some, selection) for some in batches(values, _VALUES)))
-        found = {row["id"]: row for row in chain.from_iterable(parts)}
-        # The source keeps for each value only the rows that carry it, so every value may look at all.
-        return [list(found.values()) for _ in values]
+        return list({row["id"]: row for row in chain.from_iterable(parts)}.values())
 
     async def _found(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], selection: "_Selection") -> list[Row]:
         search = " OR ".join(f"{key}:{_quoted(value)}" for value in values)

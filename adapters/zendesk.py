@@ -68,7 +68,7 @@ class Zendesk(Adapter):
     windows = (Window(name="minute", limit=700, period=60),)
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
-            object="users", custom_prefix="user_fields.", read_batch=_MANY, page=_PAGE, find=frozenset({"email", "phone"}), find_batch=_VALUES, orders=_BOTH,
+            object="users", custom_prefix="user_fields.", read_batch=_MANY, page=_PAGE, find=frozenset({"email", "phone"}), find_batch=_VALUES, unique=frozenset({"email"}), orders=_BOTH,
             mapping={
                 **_TIMES,
                 "email": {"path": "email", "convert": "email"}, "emails": {"paths": ["email"], "convert": "emails"},
@@ -155,21 +155,23 @@ class Zendesk(Adapter):
         )
         return [*rows, *chain.from_iterable(found for found, _ in more)]
 
-    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[list[Row]]:
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
         """ceil(values / 30) user searches, which also match secondary e-mail identities."""
-        asked = [
-            api.send(
-                Request(
-                    operation=f"{kind}.find",
-                    path=f"{self._root}/users/search",
-                    params=[("query", f"role:end-user {' '.join(f'{key}:{value}' for value in some)}"), ("per_page", str(_PAGE))],
-                )
-            )
+        asked = (
+            self._found(api, kind, f"role:end-user {' '.join(f'{key}:{value}' for value in some)}")
             for some in batches(values, _VALUES)
-        ]
-        found = {row["id"]: row for answer in await asyncio.gather(*asked) for row in answer.json()["users"]}
-        # The source keeps for each value only the rows that carry it, so every value may look at all.
-        return [list(found.values()) for _ in values]
+        )
+        return list({row["id"]: row for row in chain.from_iterable(await asyncio.gather(*asked))}.values())
+
+    async def _found(self, api: Api, kind: Kind, query: str) -> list[Row]:
+        rows: list[Row] = []
+        path: str | None = f"{self._root}/users/search"
+        params = [("query", query), ("per_page", str(_PAGE))]
+        while path is not None:
+            answer = (await api.send(Request(operation=f"{kind}.find", path=path, params=params))).json()
+            rows += answer["users"]
+            path, params = answer.get("next_page"), []
+        return rows
 
     async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
         """One search a page, more where many records share a second.

@@ -17,7 +17,7 @@ from resolvers.people import Customer
 from sources.source import Source
 
 N = TypeVar("N")
-AHEAD = 3  # rows looked at for each customer still wanted
+AHEAD = 1.5  # rows looked at for each customer still wanted: most people stand in several sources
 PAGE = 100  # rows asked of a source at a time, or its own page limit where that is lower
 
 
@@ -77,7 +77,7 @@ async def customers(arguments: Slice, context: Context, fields: Fields) -> Conne
 async def _taken(merge: Merge[Record], wanted: int) -> list[tuple[Taken[Record], Mark]]:
     """Take rows with the mark after each; more than wanted, because most people stand in several sources."""
     found: list[tuple[Taken[Record], Mark]] = []
-    for _ in range(max(wanted * AHEAD, 30)):
+    for _ in range(round(max(wanted * AHEAD, 10))):
         if not (one := await merge.take(1)):
             break
         found.append((one[0], merge.mark()))

@@ -5,7 +5,7 @@ surname, at most two steps away; what is found is recorded in the identity index
 keeps the ids. A source that cannot be asked leaves its part out, and is told in the statuses.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -131,16 +131,29 @@ async def _expand(fanout: Fanout, known: dict[Ref, Person], fields: Fields) -> N
         if not any(keys.values()):
             return
         asked |= {(key, value) for key, values in keys.items() for value in values}
-        for person in await _find(fanout, keys, fields):
+        for person in await _find(fanout, keys, fields, _held(known.values())):
             known.setdefault(person.ref, person)
 
 
-async def _find(fanout: Fanout, keys: Mapping[FindKey, Sequence[str]], fields: Fields) -> list[Person]:
+Held = Set[tuple[str, Kind, FindKey, str]]  # (source, kind, key, value): what a record at hand carries
+
+
+def _held(people: Iterable[Person]) -> Held:
+    carried: list[tuple[FindKey, Callable[[Person], tuple[str, ...]]]] = [("email", _emails), ("phone", _phones)]
+    return {(person.source, person.kind, key, value) for person in people for key, values in carried for value in values(person)}
+
+
+async def _find(fanout: Fanout, keys: Mapping[FindKey, Sequence[str]], fields: Fields, held: Held = frozenset()) -> list[Person]:
+    """Look everywhere for these values, except where a record that carries one is known to be the only one."""
     calls = {}
     for source in fanout.sources:
         for kind in PERSON_KINDS:
             for key, values in keys.items():
-                if values and source.finds(kind, key):
+                if not source.finds(kind, key):
+                    continue
+                if source.unique(kind, key):
+                    values = [value for value in values if (source.id, kind, key, value) not in held]
+                if values:
                     calls[source.id, kind, key] = (source, _finding(source, kind, key, values, wanted(kind, fields)))
     answers, _ = await fanout.ask(calls)
     return [

@@ -65,6 +65,8 @@ PRODUCTS = (
 
 # How many of 100 people each system knows. Person 0 is known to all of them.
 PRESENCE: Mapping[str, int] = {"hubspot": 85, "salesforce": 75, "shopify": 65, "zendesk": 60}
+# Systems that refuse an e-mail address, or a phone number, which another of their records has.
+ONE_PER_EMAIL, ONE_PER_PHONE = frozenset({"hubspot", "shopify", "zendesk"}), frozenset({"shopify"})
 
 
 class Company(Struct, gc=False):
@@ -224,6 +226,7 @@ class World:
         known = PRESENCE[system]
         salt = tag(system)
         found: list[Profile] = []
+        taken: set[str] = set()
         number = 0
         for person in self.people:
             bits = mix(self.seed, salt, person.id)
@@ -231,6 +234,8 @@ class World:
                 continue
             number += 1
             profile = self._profile(person, system, number, bits)
+            if system in ONE_PER_EMAIL:
+                _give_way(profile, taken)
             found.append(profile)
             chance = (bits >> 48) % 100
             if not person.id or chance > 4:
@@ -241,6 +246,11 @@ class World:
                 twin.merged_into, twin.deleted = profile.id, True
             elif chance < 4:  # a duplicate nobody has noticed
                 twin.email, twin.more_emails = profile.email or person.email, ()
+                if system in ONE_PER_EMAIL:
+                    twin.email = person.private_email if profile.email == person.email else person.email
+                    _give_way(twin, taken)
+                if system in ONE_PER_PHONE:
+                    twin.phone = None
             else:  # deleted, while the other lives on
                 twin.deleted = True
             found.append(twin)
@@ -387,6 +397,14 @@ class World:
                     )
                 )
         return found
+
+
+def _give_way(profile: Profile, taken: set[str]) -> None:
+    """Leave out the addresses that an earlier record of the system has, and take the rest."""
+    if profile.email is not None and profile.email.lower() in taken:
+        profile.email = None
+    profile.more_emails = tuple(each for each in profile.more_emails if each.lower() not in taken)
+    taken.update(each.lower() for each in (profile.email, *profile.more_emails) if each)
 
 
 def _company(seed: int, n: int) -> Company:

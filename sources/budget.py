@@ -6,6 +6,8 @@ throttles without a word on how long, the pace is halved and comes back by and b
 """
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -67,6 +69,7 @@ class _Tokens:
     per_second: float
     resets_at: float
     pace: float = 1.0  # lowered when the vendor throttles without saying for how long
+    taken: deque[float] = field(default_factory=deque)  # when each token of a rolling window was taken
 
     def refill(self, now: float) -> None:
         self.pace = min(1.0, self.pace + (now - self.at) / RECOVERY)
@@ -75,7 +78,17 @@ class _Tokens:
                 self.level, self.resets_at = self.limit, now + self.window.period
         elif self.window.kind == "bucket":
             self.level = min(self.limit, self.level + (now - self.at) * self.per_second * self.pace)
+        elif self.window.kind == "rolling":
+            while self.taken and self.taken[0] <= now - self.window.period:
+                self.taken.popleft()
+            self.level = self.limit - len(self.taken)
         self.at = now
+
+    def take(self, amount: float) -> None:
+        amount = min(amount, self.limit)
+        self.level -= amount
+        if self.window.kind == "rolling":
+            self.taken.extend([self.at] * math.ceil(amount))
 
     def wait(self, cost: float, floor: float) -> float:
         """Return the seconds until `cost` can be taken above `floor`, 0 when it can now."""
@@ -86,6 +99,8 @@ class _Tokens:
             return missing / (self.per_second * self.pace)
         if self.window.kind == "fixed":
             return max(self.resets_at - self.at, 0.001)
+        if self.window.kind == "rolling":
+            return self.taken[min(math.ceil(missing), len(self.taken)) - 1] + self.window.period - self.at
         return float("inf")  # a parallel place comes free when somebody is done, not with time
 
 
@@ -156,7 +171,8 @@ class LocalBudget:
                 tokens.per_second = each.per_second
             if each.remaining is not None:
                 # Answers overtake each other: the lower count is the later one, unless the window was refilled.
-                tokens.level = min(tokens.level, each.remaining, tokens.limit)
+                tokens.level = min(tokens.level, tokens.limit)
+                tokens.take(max(tokens.level - each.remaining, 0.0))
             if each.reset_after is not None and tokens.window.kind == "fixed":
                 tokens.resets_at = now + each.reset_after
         self._pump()
@@ -224,7 +240,7 @@ class LocalBudget:
                 still.append(waiter)
                 continue
             for name, amount in waiter.cost.items():
-                self._windows[name].level -= min(amount, self._windows[name].limit)
+                self._windows[name].take(amount)
             waiter.granted.set_result(None)
         self._waiting = still
         if still and soonest != float("inf"):

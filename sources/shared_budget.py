@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 SHARE = 0.25  # of the budget, for one process on its own
 _KEPT_MS = 86_400_000
 
-# KEYS[1]: the account's hash, per window "<name>:level|at|limit|rate|reset", and "hold", "hold_code".
+# KEYS[1]: the account's hash, per window "<name>:level|at|limit|rate|reset|taken", and "hold", "hold_code"; `taken` are the
+# times at which the tokens of a rolling window were taken.
 # ARGV: floor share, then per window: name, cost, default limit, default period, kind. Returns {wait in ms, hold code}.
 _TAKE = """
 local t = redis.call('TIME'); local now = t[1] + t[2] / 1000000
@@ -42,7 +43,13 @@ for i = 2, #ARGV, 5 do
   local limit = tonumber(got[3] or ARGV[i + 2])
   local level, at = tonumber(got[1] or limit), tonumber(got[2] or now)
   local rate, reset = tonumber(got[4] or (limit / period)), tonumber(got[5] or (now + period))
-  if kind == 'fixed' then
+  local taken = {}
+  if kind == 'rolling' then
+    for time in string.gmatch(redis.call('HGET', KEYS[1], name .. ':taken') or '', '[^ ]+') do
+      if tonumber(time) > now - period then taken[#taken + 1] = time end
+    end
+    level = limit - #taken
+  elseif kind == 'fixed' then
     if now >= reset then level, reset = limit, now + period end
   else
     level = math.min(limit, level + (now - at) * rate)
@@ -50,13 +57,17 @@ for i = 2, #ARGV, 5 do
   local keep = floor * limit
   local missing = math.min(cost, limit - keep) + keep - level
   if missing > 0.000001 then
-    wait = math.max(wait, kind == 'fixed' and (reset - now) or (missing / rate))
+    local pause = missing / rate
+    if kind == 'fixed' then pause = reset - now end
+    if kind == 'rolling' then pause = tonumber(taken[math.min(math.ceil(missing), #taken)]) + period - now end
+    wait = math.max(wait, pause)
   end
-  states[#states + 1] = {name, level, cost, reset}
+  states[#states + 1] = {name, level, cost, reset, taken, kind}
 end
 for _, s in ipairs(states) do
   local level = s[2]; if wait == 0 then level = level - s[3] end
-  redis.call('HSET', KEYS[1], s[1] .. ':level', level, s[1] .. ':at', now, s[1] .. ':reset', s[4])
+  if wait == 0 and s[6] == 'rolling' then for _ = 1, math.ceil(s[3]) do s[5][#s[5] + 1] = string.format('%.6f', now) end end
+  redis.call('HSET', KEYS[1], s[1] .. ':level', level, s[1] .. ':at', now, s[1] .. ':reset', s[4], s[1] .. ':taken', table.concat(s[5], ' '))
 end
 redis.call('PEXPIRE', KEYS[1], 86400000)
 return {math.ceil(wait * 1000), ''}
@@ -135,7 +146,7 @@ class SharedBudget:
         except (RedisError, OSError):
             self._failed()
             return await self._alone.levels()
-        said = {_text(name): float(value) for name, value in kept.items() if _text(name) != "hold_code"}
+        said = {_text(name): float(value) for name, value in kept.items() if not _text(name).endswith((":taken", "hold_code"))}
         now = await self._time() or 0.0
         found = []
         for name, window in self._windows.items():

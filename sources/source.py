@@ -34,6 +34,7 @@ KEPT = 3600.0  # seconds a row is kept for when its system fails
 METADATA_MAX_AGE = 900.0
 METADATA_KEPT = 86_400.0
 CUSTOM = "custom."  # a field name that asks for one custom field; "custom.*" asks for all
+_FOUND_BY: dict[FindKey, tuple[str, ...]] = {"email": ("email", "emails"), "phone": ("phone", "phones")}
 T = TypeVar("T")
 
 
@@ -96,6 +97,9 @@ class Source:
     def finds(self, kind: Kind, key: FindKey) -> bool:
         return self.has(kind) and key in self.adapter.kinds[kind].find
 
+    def unique(self, kind: Kind, key: FindKey) -> bool:
+        return key in self.adapter.kinds[kind].unique
+
     def orders(self, kind: Kind, order: OrderField) -> bool:
         return self.has(kind) and order in self.adapter.kinds[kind].orders
 
@@ -145,18 +149,26 @@ class Source:
     ) -> Answer[dict[str, list[Record]]]:
         """Return, for each normalised e-mail address or E.164 number, the live records that carry exactly it."""
         wanted = list(dict.fromkeys(values))
+        lost = 0
 
         async def ask(missing: Sequence[str], paths: Sequence[str]) -> list[Entry]:
-            found = await self.adapter.find(_Api(self, reading), kind, key, missing, paths)
-            return [self._entry(list(rows), paths) for rows in found]
+            nonlocal lost
+            rows = await self.adapter.find(_Api(self, reading), kind, key, missing, paths)
+            entry = self._entry([], paths)
+            records, lost = await self._records(kind, rows, [entry] * len(rows), reading)
+            carriers: dict[str, list[Row | None]] = {value: [] for value in missing}
+            for row, record in zip(rows, records, strict=True):
+                for value in set(_keys(record, key)) & carriers.keys() if isinstance(record, Person) else ():
+                    carriers[value].append(row)
+            return [self._entry(carriers[value], paths) for value in missing]
 
-        entries, state = await self._through_cache(f"f.{key}", kind, wanted, fields, reading, ask)
+        names = [*fields, *_FOUND_BY[key]]
+        entries, state = await self._through_cache(f"f.{key}", kind, wanted, names, reading, ask)
         found: dict[str, list[Record]] = {}
-        lost = 0
         for value, entry in zip(wanted, entries, strict=True):
             records, bad = await self._records(kind, entry.rows, [entry] * len(entry.rows), reading)
             lost += bad
-            found[value] = [record for record in records if isinstance(record, Person) and value in _keys(record, key)]
+            found[value] = [record for record in records if record is not None]
         return self._answer(found, entries, state, lost)
 
     async def related(

@@ -187,4 +187,3 @@ def test_a_wrong_control_is_refused_with_a_reason(
 
     assert answer.status_code == 400
     assert answer.json()["error"]
-

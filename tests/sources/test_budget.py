@@ -176,3 +176,26 @@ async def test_redis_in_trouble_leaves_a_share_of_the_budget_and_is_counted() ->
         await budget.acquire({}, lane="interactive", deadline=soon(2))
     assert len(failures) >= 3
     await nobody.aclose()
+
+
+async def test_a_rolling_window_never_lets_more_through_in_any_period(make: Make) -> None:
+    budget = make(Window(name="search", limit=3, period=0.4, kind="rolling", every_call=False))
+    went: list[float] = []
+
+    async def one() -> None:
+        await budget.acquire({"search": 1}, lane="interactive", deadline=soon(5))
+        went.append(SystemClock().monotonic())
+
+    await asyncio.gather(*(one() for _ in range(8)))
+
+    assert all(later - earlier >= 0.39 for earlier, later in zip(went, went[3:], strict=False))
+    assert went[-1] - went[0] < 2
+
+
+async def test_a_rolling_window_that_the_caller_does_not_name_costs_nothing(make: Make) -> None:
+    budget = make(Window(name="search", limit=1, period=60, kind="rolling", every_call=False))
+
+    for _ in range(5):
+        await budget.acquire({}, lane="interactive", deadline=soon())
+
+    assert [level.remaining for level in await budget.levels()] == [1]

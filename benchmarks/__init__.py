@@ -1,0 +1,1 @@
+"""Figures, each a ratio in one run; see docs/benchmarks.md."""
