@@ -1,6 +1,7 @@
 """The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `keys`, `query`."""
 
 import asyncio
+import gc
 import json
 import socket
 import sys
@@ -268,6 +269,8 @@ def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], 
                     app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=DRAIN,
                     timeout_keep_alive=65,
                 )))  # fmt: skip
+            gc.collect()
+            gc.freeze()  # what was made at the start lives as long as the process: the collector need not walk it again
             tasks = [asyncio.create_task(server.serve(sockets=[each])) for server, each in zip(serving, listening, strict=True)]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for server in serving:
