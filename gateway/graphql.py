@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MediaType = Literal["application/json", "application/graphql-response+json"]
 JSON: Final = "application/json"
 GRAPHQL: Final = "application/graphql-response+json"
+_SAFE: Final = frozenset({"GET", "HEAD"})
 _MAX_NESTING = 100  # levels of a body: deeper ones cost stack when variables are coerced
 
 
@@ -104,7 +105,7 @@ class GraphQLEndpoint:
         return _response(body, status, media), "partial" if "errors" in body else "ok"
 
     async def _asked(self, request: Request) -> Asked:
-        if request.method == "GET":
+        if request.method in _SAFE:
             query = request.query_params
             said: Any = {name: query[name] for name in ("query", "operationName") if name in query}
             for name in ("variables", "extensions"):
@@ -138,7 +139,7 @@ class GraphQLEndpoint:
         return _parsed(bytes(body), "the body")
 
     def _check_method(self, request: Request, document: DocumentNode | None, asked: Asked) -> None:
-        if document is None or request.method != "GET":
+        if document is None or request.method not in _SAFE:
             return
         operation = get_operation_ast(document, asked.operation)
         if isinstance(operation, OperationDefinitionNode) and operation.operation is not OperationType.QUERY:

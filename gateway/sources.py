@@ -25,7 +25,7 @@ from sources.transport import CALL, FAULT, Call, Guard, Retry
 from store.sources import SourceRow
 
 TOKEN_TIMEOUT = 15.0  # seconds for the exchange itself
-TOKEN_WAIT = 1.0  # seconds to wait for a turn: a vendor that throttles its token endpoint is not asked again and again
+TOKEN_WAIT = 3.0  # seconds in which a turn may be waited for and a passing failure tried again
 NO_AUTH = httpx.Auth()  # sends requests as they are
 _NEEDED = {"oauth": ("client_id", "client_secret"), "token": ("token",), "basic": ("username", "password")}
 
@@ -89,10 +89,14 @@ class Opener:
 
 
 def _exchange(http: httpx.AsyncClient, clock: Clock) -> Exchange:
-    """Return how a source's token requests are sent: through the same breaker and budget as all its calls."""
+    """Return how a source's token requests are sent: through the same breaker, budget and retry as all its calls.
+
+    Trying again is safe even where tokens rotate: should the lost answer have carried the new token, the old one is dead
+    whether it is sent again or not.
+    """
 
     async def exchange(url: str, fields: Mapping[str, str], encoding: Literal["form", "json"]) -> TokenAnswer:
-        asked = Request(operation="token", method="POST", path=url, safe=False)
+        asked = Request(operation="token", method="POST", path=url)
         call = Call(asked, Reading(deadline=clock.monotonic() + TOKEN_WAIT, answer_within=TOKEN_TIMEOUT))
         body: Any = {"json": dict(fields)} if encoding == "json" else {"data": dict(fields)}
         answer = await http.post(url, auth=NO_AUTH, extensions={CALL: call}, **body)

@@ -40,11 +40,13 @@ class Mark(Struct, frozen=True, array_like=True):
         as_of: rows created later belong to no page of this list.
         streams: by stream name.
         last: order key of the last row given out, to tell late rows.
+        told: customers given out while a source failed whose return may split them, by id: digests of their records.
     """
 
     as_of: datetime
     streams: dict[str, StreamMark]
     last: tuple[datetime, int, int, str] | None = None
+    told: dict[str, tuple[bytes, ...]] = {}
 
 
 class Signer:

@@ -1,12 +1,15 @@
 """Root lists: one page over all sources, merge-sorted."""
 
-from collections.abc import Hashable, Sequence
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import TypeVar
 
+from msgspec import structs
+
 from adapters.base import Position, Scan
 from model.errors import SourceError
-from model.records import Kind, Person, Record
+from model.records import Kind, Person, Record, Ref
 from resolvers import people
 from resolvers.connections import Connection, check_first
 from resolvers.context import Context, Fields, Slice
@@ -26,7 +29,8 @@ async def records(kind: Kind, arguments: Slice, context: Context, fields: Fields
     check_first(arguments.first)
     query = (kind, arguments.order, arguments.descending, arguments.terms.sources, arguments.terms.systems)
     fanout = Fanout(context, arguments.terms)
-    merge = _merge(fanout, (kind,), arguments, query, {kind: people.selected(kind, fields)})
+    mark = _opened(arguments, context, query)
+    merge = _merge(fanout, (kind,), arguments, mark, {kind: people.selected(kind, fields)})
     nodes: list[Record] = []
     marks: list[Mark] = []
     while len(nodes) < arguments.first and (taken := await merge.take(1)):
@@ -41,17 +45,19 @@ async def customers(arguments: Slice, context: Context, fields: Fields) -> Conne
 
     A customer was given out when any record of theirs has been passed, for whoever passed it either showed the customer
     or skipped them for having been shown: so the mark of the list and the identity index together tell what was
-    emitted, and no list of ids travels in the cursor.
+    emitted. Only customers that a failed source may yet split, because a phone number alone ties one of its records to
+    them, travel in the cursor: what was given out then is remembered with its records.
     """
     check_first(arguments.first)
     query = ("customers", arguments.order, arguments.descending, arguments.terms.sources, arguments.terms.systems)
     fanout = Fanout(context, arguments.terms)
     names = {kind: people.wanted(kind, fields) for kind in people.PERSON_KINDS}
-    merge = _merge(fanout, people.PERSON_KINDS, arguments, query, names)
+    start = _opened(arguments, context, query)
+    merge = _merge(fanout, people.PERSON_KINDS, arguments, start, names)
     nodes: list[Customer] = []
     marks: list[Mark] = []
     end = merge.mark()
-    passed = _Passed({name: stream.last for name, stream in merge.streams.items()}, arguments)
+    passed = _Passed({name: stream.last for name, stream in merge.streams.items()}, arguments, start.told if start else {})
     left = True
     while len(nodes) < arguments.first and left:
         taken = await _taken(merge, arguments.first - len(nodes))
@@ -65,9 +71,11 @@ async def customers(arguments: Slice, context: Context, fields: Fields) -> Conne
                 customer = gathered.customers[gathered.by_ref[each.row.ref]]
                 if not passed.any_of(customer):
                     nodes.append(customer)
-                    marks.append(mark)
+                    if _may_split(customer, {status.source.id for status in fanout.failures()}):
+                        passed.remember(customer)
+                    marks.append(structs.replace(mark, told=dict(passed.told)))
             passed.step(each)
-            end = mark
+            end = structs.replace(mark, told=dict(passed.told))
         left = left or merge.more
         if not taken:
             break
@@ -84,31 +92,52 @@ async def _taken(merge: Merge[Record], wanted: int) -> list[tuple[Taken[Record],
     return found
 
 
-class _Passed:
-    """Which records the list has gone past."""
+def _may_split(customer: Customer, failed: Set[str]) -> bool:
+    """Tell whether a phone number alone ties a record of a failed source to the rest: another record of it may untie them."""
+    return any(link.method == "EXACT_PHONE" and failed & {link.a.source, link.b.source} for link in customer.members.links)
 
-    def __init__(self, before: dict[str, Position | None], arguments: Slice) -> None:
+
+class _Passed:
+    """Which records the list has gone past.
+
+    Attributes:
+        told: see `Mark`.
+    """
+
+    def __init__(self, before: dict[str, Position | None], arguments: Slice, told: Mapping[str, tuple[bytes, ...]]) -> None:
         self._last = dict(before)
         self._arguments = arguments
+        self.told = dict(told)
+
+    def remember(self, customer: Customer) -> None:
+        self.told[customer.id] = tuple(_digest(member.ref) for member in customer.members.refs)
 
     def step(self, taken: Taken[Record]) -> None:
         self._last[taken.stream.name] = taken.place
 
     def any_of(self, customer: Customer) -> bool:
-        return any(self._has(name, place) for name, place in self._places(customer))
+        if not self.told:
+            return any(self._has(name, place) for _, name, place in self._places(customer))
+        if not self.told.keys().isdisjoint((customer.id, *customer.members.merged_from)):
+            return True
+        # A record that stood for another customer when it was passed says nothing of this one.
+        elsewhere = {digest for digests in self.told.values() for digest in digests}
+        return any(self._has(name, place) and _digest(ref) not in elsewhere for ref, name, place in self._places(customer))
 
     def _has(self, name: str, place: Position) -> bool:
         last = self._last.get(name)
         return last is not None and (place >= last if self._arguments.descending else place <= last)
 
-    def _places(self, customer: Customer) -> list[tuple[str, Position]]:
+    def _places(self, customer: Customer) -> list[tuple[Ref, str, Position]]:
         if self._arguments.order == "updated":
             at = {person.ref: person.updated_at for person in customer.people}
         else:
             at = {member.ref: member.created_at for member in customer.members.refs}
             at |= {person.ref: person.created_at for person in customer.people}
         return [
-            (_stream_name(ref.source, ref.kind), Position.of(when, ref.native_id)) for ref, when in at.items() if when is not None
+            (ref, _stream_name(ref.source, ref.kind), Position.of(when, ref.native_id))
+            for ref, when in at.items()
+            if when is not None
         ]
 
 
@@ -132,13 +161,16 @@ def _page(
     )
 
 
+def _opened(arguments: Slice, context: Context, query: Hashable) -> Mark | None:
+    if arguments.after is None:
+        return None
+    return context.signer.open(arguments.after, Mark, workspace=context.workspace, query=query)
+
+
 def _merge(
-    fanout: Fanout, kinds: Sequence[Kind], arguments: Slice, query: Hashable, names: dict[Kind, list[str]]
+    fanout: Fanout, kinds: Sequence[Kind], arguments: Slice, mark: Mark | None, names: dict[Kind, list[str]]
 ) -> Merge[Record]:
     context = fanout.context
-    mark = None
-    if arguments.after is not None:
-        mark = context.signer.open(arguments.after, Mark, workspace=context.workspace, query=query)
     streams = [
         _stream(fanout, source, kind, source.rank * len(kinds) + nth, arguments, names[kind])
         for source in fanout.sources
@@ -170,6 +202,10 @@ def _stream(fanout: Fanout, source: Source, kind: Kind, rank: int, arguments: Sl
 
 def _stream_name(source: str, kind: Kind) -> str:
     return f"{source}:{kind}"
+
+
+def _digest(ref: Ref) -> bytes:
+    return hashlib.blake2b(ref.id.encode(), digest_size=6).digest()
 
 
 def _whole_seconds(moment: datetime) -> datetime:

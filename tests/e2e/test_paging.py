@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sources.transport import ATTEMPTS
 from tests.world import World, world
 
 QUERY = """query($first: Int!, $after: String) { customers(first: $first, after: $after) {
@@ -118,6 +119,17 @@ def test_rows_of_a_source_that_was_down_come_late_and_are_told() -> None:
         assert next(each for each in first["sources"] if each["source"]["id"] == "salesforce")["state"] == "DOWN"
         assert any("come late" in message for message in messages)
         assert len({each["id"] for each in found}) == len(found)
+
+
+def test_a_source_that_comes_back_and_unties_a_customer_loses_and_doubles_nobody() -> None:
+    """While HubSpot's list is not there, a duplicate in it passes for the person whose phone number it has."""
+    with world(people=300, deadline=20.0) as running:
+        running.fault("hubspot", "status", path="*contacts/search", times=ATTEMPTS)  # the list's first page, and nothing after
+
+        found, failed, _ = joined(running, 100)
+
+        assert failed
+        check_whole(running, found)
 
 
 @pytest.mark.soak

@@ -261,3 +261,12 @@ def test_pages_of_a_configured_origin_may_call_and_others_may_not() -> None:
     assert refused.status_code == 403
     assert answer.json()["data"] == {"__typename": "Query"}
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
+
+
+def test_head_is_get_without_a_body(served: World) -> None:
+    asked = {"query": "{ __typename }"}
+
+    head, get = served.http.head("/graphql", params=asked), served.http.get("/graphql", params=asked)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
