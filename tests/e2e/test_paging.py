@@ -121,8 +121,7 @@ def test_rows_of_a_source_that_was_down_come_late_and_are_told() -> None:
         assert len({each["id"] for each in found}) == len(found)
 
 
-def test_a_source_that_comes_back_and_unties_a_customer_loses_and_doubles_nobody() -> None:
-    """While HubSpot's list is not there, a duplicate in it passes for the person whose phone number it has."""
+def test_a_list_that_fails_on_the_first_page_only_joins_whole() -> None:
     with world(people=300, deadline=20.0) as running:
         running.fault("hubspot", "status", path="*contacts/search", times=ATTEMPTS)  # the list's first page, and nothing after
 
