@@ -64,9 +64,18 @@ PRODUCTS = (
 )
 
 # How many of 100 people each system knows. Person 0 is known to all of them.
-PRESENCE: Mapping[str, int] = {"hubspot": 85, "salesforce": 75, "shopify": 65, "zendesk": 60}
+PRESENCE: Mapping[str, int] = {
+    "hubspot": 85, "salesforce": 75, "shopify": 65, "zendesk": 60, "zoho": 45, "dynamics": 45, "pipedrive": 40, "sugarcrm": 40, "magento": 35,
+    "bigcommerce": 35, "freshdesk": 40, "marketo": 50, "mailchimp": 50,
+}  # fmt: skip
+# Which systems keep which kinds beside people.
+LEADS = frozenset({"salesforce", "zoho", "dynamics", "sugarcrm"})
+DEALS = frozenset({"hubspot", "salesforce", "zoho", "dynamics", "pipedrive", "sugarcrm"})
+ORDERS = frozenset({"shopify", "magento", "bigcommerce"})
+TICKETS = frozenset({"zendesk", "hubspot", "freshdesk"})
 # Systems that refuse an e-mail address, or a phone number, which another of their records has.
-ONE_PER_EMAIL, ONE_PER_PHONE = frozenset({"hubspot", "shopify", "zendesk"}), frozenset({"shopify"})
+ONE_PER_EMAIL = frozenset({"hubspot", "shopify", "zendesk", "magento", "bigcommerce", "freshdesk", "mailchimp"})
+ONE_PER_PHONE = frozenset({"shopify"})
 
 
 class Company(Struct, gc=False):
@@ -217,10 +226,10 @@ class World:
             for n in range(8)
         ]
         self.profiles = {system: self._profiles(system) for system in self.systems}
-        self.leads = {"salesforce": self._leads("salesforce")} if "salesforce" in self.systems else {}
-        self.deals = {system: self._deals(system) for system in self.systems if system in {"hubspot", "salesforce"}}
-        self.orders = {system: self._orders(system) for system in self.systems if system == "shopify"}
-        self.tickets = {system: self._tickets(system) for system in self.systems if system in {"zendesk", "hubspot"}}
+        self.leads = {system: self._leads(system) for system in self.systems if system in LEADS}
+        self.deals = {system: self._deals(system) for system in self.systems if system in DEALS}
+        self.orders = {system: self._orders(system) for system in self.systems if system in ORDERS}
+        self.tickets = {system: self._tickets(system) for system in self.systems if system in TICKETS}
 
     def _profiles(self, system: str) -> list[Profile]:
         known = PRESENCE[system]
@@ -373,7 +382,7 @@ class World:
         return found
 
     def _tickets(self, system: str) -> list[Ticket]:
-        few = system != "zendesk"
+        few = system == "hubspot"
         found: list[Ticket] = []
         for profile in self.profiles[system]:
             if profile.deleted:
