@@ -25,7 +25,7 @@ from sources.transport import CALL, FAULT, Call, Guard, Retry
 from store.sources import SourceRow
 
 TOKEN_TIMEOUT = 15.0  # seconds for the exchange itself
-TOKEN_WAIT = 3.0  # seconds in which a turn may be waited for and a passing failure tried again
+TOKEN_WAIT = 1.0  # seconds in which a turn may be waited for and a passing failure tried again
 NO_AUTH = httpx.Auth()  # sends requests as they are
 _NEEDED = {"oauth": ("client_id", "client_secret"), "token": ("token",), "basic": ("username", "password")}
 

@@ -23,6 +23,7 @@ from sources.reading import Answer, Reading, ReadState
 from sources.source import Source
 
 SHARE = 0.6  # of the time left: a source that hangs must leave the others time for the next level
+GRACE = 0.1  # seconds beyond its deadline in which a source may still answer with what it has kept
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
@@ -98,7 +99,7 @@ class Fanout:
         deadline = began + max(self._deadline - began, 0.0) * SHARE
         reading = Reading(deadline=deadline, policy=self.terms.policy, max_age=self.terms.max_age)
         try:
-            async with asyncio.timeout(max(deadline - began, 0.0)):
+            async with asyncio.timeout(max(deadline - began, 0.0) + GRACE):
                 answer = await call(reading)
         except TimeoutError:
             error: SourceError = UpstreamTimeoutError("did not answer in time")
