@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import json
+import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -292,7 +294,9 @@ def _listening(host: str, port: int, option: str) -> Iterator[socket.socket]:
 
 
 def _welcome(gateway: str, address: str, people: int, email: str) -> str:
-    one = f"c360 query '{{ customer(by: {{ email: \"{email}\" }}) {{ name emails sources {{ source {{ id }} state }} }} }}'"
+    # `make demo` runs us from an environment that is not on PATH.
+    program = "c360" if shutil.which("c360") else os.path.relpath(sys.argv[0])
+    one = f"{program} query '{{ customer(by: {{ email: \"{email}\" }}) {{ name emails sources {{ source {{ id }} state }} }} }}'"
     return (
         f"\n  customer360 demo: {people} people in four systems\n\n"
         f"  graph     {gateway}/graphql   (open it in a browser)\n  sandbox   {address}/_control/people?limit=3\n\n"
