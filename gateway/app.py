@@ -4,7 +4,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from adapters.base import Window
+from adapters.base import Adapter, Window
+from adapters.registry import discovered
 from cache.entries import Cache
 from cache.memory import MemoryCache
 from cache.redis import RedisCache, connect
@@ -70,6 +71,7 @@ EXAMPLES = (
 class Runtime:
     """The parts of one process, open between `start` and `stop`."""
 
+    adapters: Mapping[str, type[Adapter]]
     database: Database
     vault: Vault
     callers: CallerRows
@@ -105,8 +107,15 @@ class Runtime:
         self.signer = Signer(self.vault.derive("cursor"))
         transport = network()
         self._closing.push_async_callback(transport.aclose)
+        self.adapters = discovered(settings.adapters)
         self.opener = Opener(
-            cache=self._cache(), grants=self.grants, network=transport, budget=self._budget, clock=self.clock, rng=self.rng
+            adapters=self.adapters,
+            cache=self._cache(),
+            grants=self.grants,
+            network=transport,
+            budget=self._budget,
+            clock=self.clock,
+            rng=self.rng,
         )
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
@@ -118,7 +127,7 @@ class Runtime:
 
     async def connect(self, said: SourceSettings, *, rank: int) -> None:
         """Store a source; rotated tokens that were stored since are kept while the configured secrets stay the same."""
-        grant = grant_of(said)
+        grant = grant_of(said, self.adapters)
         known = await self.grants.load(WORKSPACE, said.id)
         if known is None or not known[1].same_secrets(said.auth.secrets()):
             await self.grants.save(WORKSPACE, said.id, grant, version=known[0] + 1 if known else 1)

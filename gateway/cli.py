@@ -19,7 +19,7 @@ import httpx
 import typer
 import uvicorn
 
-from adapters.registry import ADAPTERS
+from adapters.registry import discovered
 from gateway.app import WORKSPACE, Runtime, create
 from gateway.callers import ALL_SCOPES
 from gateway.settings import Settings, load, parse_sources
@@ -126,7 +126,7 @@ def schema() -> None:
 def systems() -> None:
     """List the systems there are adapters for."""
     print(f"{'system':<12} {'api':<10} {'evidence':<9} {'kinds':<40} auth")
-    for name, adapter in sorted(ADAPTERS.items()):
+    for name, adapter in sorted(discovered(load().adapters).items()):
         print(
             f"{name:<12} {adapter.api_version:<10} {adapter.evidence:<9} {', '.join(adapter.kinds):<40} {', '.join(adapter.auth)}"
         )

@@ -57,6 +57,7 @@ class Settings(_Strict):
         require_key: callers need an API key; off only for the demo, which then checks Host and Origin instead.
         max_body: bytes of a GraphQL request.
         deadline: seconds a request has by default.
+        adapters: Python files with further adapters.
     """
 
     data_dir: Path = Path(".c360")
@@ -76,10 +77,11 @@ class Settings(_Strict):
     max_tokens: int = Field(default=4000, ge=10)
     max_depth: int = Field(default=15, ge=1)
     max_aliases: int = Field(default=30, ge=0)
+    adapters: tuple[Path, ...] = ()
     log_level: str = Field(default="INFO", pattern=r"(?i)^(debug|info|warning|error)$")
     sources: tuple[SourceSettings, ...] = ()
 
-    @field_validator("cors_origins", "allowed_hosts", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "adapters", mode="before")
     @classmethod
     def _separated(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

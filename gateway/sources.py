@@ -6,13 +6,12 @@ from typing import Any, Literal
 
 import httpx
 
-from adapters.base import Config
-from adapters.registry import ADAPTERS
+from adapters.base import Adapter, Config
 from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import OAuth
+from credentials.schemes import Basic, OAuth, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -27,28 +26,27 @@ from store.sources import SourceRow
 TOKEN_TIMEOUT = 15.0  # seconds for the exchange itself
 TOKEN_WAIT = 1.0  # seconds in which a turn may be waited for and a passing failure tried again
 NO_AUTH = httpx.Auth()  # sends requests as they are
-_NEEDED = {"oauth": ("client_id", "client_secret"), "token": ("token",), "basic": ("username", "password")}
+_NEEDED: Mapping[type, tuple[str, ...]] = {
+    OAuth: ("client_id", "client_secret"),
+    Token: ("token",),
+    Basic: ("username", "password"),
+}
 
 
 class Opener:
     """Opens sources over shared parts.
 
     Args:
+        adapters: by the system's name.
         budget: returns the budget of a vendor account's windows; sources of one account share it.
     """
 
     def __init__(
-        self, *, cache: Cache, grants: GrantStore, network: httpx.AsyncBaseTransport, budget: Callable[..., Budget], clock: Clock,
+        self, *, adapters: Mapping[str, type[Adapter]], cache: Cache, grants: GrantStore, network: httpx.AsyncBaseTransport, budget: Callable[..., Budget], clock: Clock,
         rng: random.Random,
     ) -> None:  # fmt: skip
-        self._cache, self._grants, self._network, self._budget, self._clock, self._rng = (
-            cache,
-            grants,
-            network,
-            budget,
-            clock,
-            rng,
-        )
+        self._adapters, self._cache, self._grants, self._network = adapters, cache, grants, network
+        self._budget, self._clock, self._rng = budget, clock, rng
         self._budgets: dict[tuple[str, str], Budget] = {}
 
     async def open(self, row: SourceRow) -> Source:
@@ -57,7 +55,7 @@ class Opener:
         Raises:
             ConfigurationError: its system is not known, or it has no credentials.
         """
-        adapter_class = ADAPTERS.get(row.system)
+        adapter_class = self._adapters.get(row.system)
         if adapter_class is None:
             raise ConfigurationError(f"sources.{row.id}.system: there is no system {row.system!r}")
         config = row.config
@@ -126,23 +124,22 @@ def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
     )
 
 
-def grant_of(said: SourceSettings) -> Grant:
+def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Grant:
     """Return the credentials a source was configured with.
 
     Raises:
         ConfigurationError: the scheme is not one of the system's, or a secret it needs is missing.
     """
-    adapter_class = ADAPTERS.get(said.system)
+    adapter_class = adapters.get(said.system)
     if adapter_class is None:
         raise ConfigurationError(
-            f"sources.{said.id}.system: there is no system {said.system!r}; there are: {', '.join(ADAPTERS)}"
+            f"sources.{said.id}.system: there is no system {said.system!r}; there are: {', '.join(adapters)}"
         )
     scheme = adapter_class.auth.get(said.auth.scheme)
     if scheme is None:
         raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")
     secrets = said.auth.secrets()
-    kind = "oauth" if isinstance(scheme, OAuth) else said.auth.scheme
-    for name in _NEEDED[kind]:
+    for name in _NEEDED[type(scheme)]:
         if not secrets.get(name):
             raise ConfigurationError(f"sources.{said.id}.auth.{name} is missing")
     return Grant.of(secrets)

@@ -7,13 +7,14 @@ walking the rules for every row. It is built from parsed rules only; no text of 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from mapping.convert import converter, decimal
 from mapping.paths import Getter, pick, steps
 from mapping.spec import Document, Rule
 from model.errors import MappingError
-from model.money import Money
+from model.money import Money, of_minor
 from model.records import RECORDS, Kind, ObjectType, OrderItem, Record, Row, Stage
 
 ALWAYS = ("native_id", "created_at", "updated_at")
@@ -156,7 +157,8 @@ class _Code:
         self.bound: dict[str, Any] = {
             "EMPTY": _EMPTY,
             "isdict": dict,
-            "money": _money(currency),
+            "money": _money(currency, Money),
+            "minor": _money(currency, of_minor),
             "stage": _stage,
             "pick": pick,
         }
@@ -194,7 +196,7 @@ class _Code:
             return f"({cases}{self.bind(rule.default)})"
         if rule.money is not None:
             currency = self.value(rule.money.currency, row) if rule.money.currency else "None"
-            return f"money({self.value(rule.money.amount, row)}, {currency}, meta)"
+            return f"{'minor' if rule.money.minor else 'money'}({self.value(rule.money.amount, row)}, {currency}, meta)"
         if rule.over is not None:
             return self._each(rule, row, target)
         if rule.path is not None:
@@ -232,12 +234,12 @@ def _step(name: str) -> Getter:
     return step
 
 
-def _money(default: str) -> Callable[[Any, Any, ObjectType | None], Money | None]:
+def _money(default: str, make: Callable[[Decimal, str], Money]) -> Callable[[Any, Any, ObjectType | None], Money | None]:
     def money(amount: Any, currency: Any, meta: ObjectType | None) -> Money | None:
         exact = decimal(amount) if amount is not None else None
         if exact is None:
             return None
-        return Money(exact, str(currency or (meta and meta.currency) or default).upper())
+        return make(exact, str(currency or (meta and meta.currency) or default).upper())
 
     return money
 

@@ -30,10 +30,15 @@ class Case(_Strict):
 
 
 class MoneyRule(_Strict):
-    """An amount and its currency; a missing currency is the object's, then the source's default."""
+    """An amount and its currency; a missing currency is the object's, then the source's default.
+
+    Attributes:
+        minor: the amount counts the currency's smallest unit (cents).
+    """
 
     amount: str
     currency: str | None = None
+    minor: bool = False
 
 
 class Rule(_Strict):

@@ -25,3 +25,14 @@ def decimal_of(value: object) -> Decimal:
     if not number.is_finite() or abs(number.adjusted()) > MAX_DIGITS or -number.as_tuple().exponent > MAX_DIGITS:  # type: ignore[operator]
         raise ValueError("not a finite number of a sensible size")
     return number
+
+
+# ISO 4217: currencies whose smallest unit is not a hundredth.
+_DIGITS = dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0) | dict.fromkeys(
+    ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3
+)  # fmt: skip
+
+
+def of_minor(count: Decimal, currency: str) -> Money:
+    """Return the money that so many of the currency's smallest units are."""
+    return Money(count.scaleb(-_DIGITS.get(currency, 2)), currency)
