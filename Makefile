@@ -3,7 +3,7 @@ SHELL := /bin/sh
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check soak bench lock sdl clean
+.PHONY: demo test check soak bench lock sdl systems clean
 
 demo: .venv/ready
 	@$(BIN)/c360 demo $(ARGS)
@@ -29,6 +29,9 @@ lock: .venv/ready
 
 sdl: .venv/ready
 	@$(BIN)/c360 schema > schema/schema.graphql
+
+systems: .venv/ready
+	@$(BIN)/c360 systems --markdown > docs/systems.md
 
 clean:
 	rm -rf .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/node/node_modules

@@ -187,6 +187,7 @@ class Adapter:
     windows: ClassVar[tuple[Window, ...]] = ()
     auth: ClassVar[Mapping[str, Auth]]  # by the name used in `sources[].auth.scheme`
     evidence: ClassVar[str] = "E0"  # the highest level that a test shows, see docs/systems.md
+    shown_by: ClassVar[str] = ""  # that test
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -73,6 +73,7 @@ class HubSpot(Adapter):
     label = "HubSpot"
     api_version = "v3"
     evidence = "E3"
+    shown_by = "tests/conformance/test_hubspot_client.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         "oauth": OAuth(token_path="/oauth/v1/token", lifetime=1800, dead_grant=frozenset({"BAD_REFRESH_TOKEN", "invalid_grant"})),
         "token": Token(),

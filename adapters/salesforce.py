@@ -69,6 +69,7 @@ class Salesforce(Adapter):
     label = "Salesforce"
     api_version = "v60.0"
     evidence = "E3"
+    shown_by = "tests/conformance/test_salesforce_client.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         # The answer names no lifetime; 15 minutes is the shortest a session can be set to.
         "oauth": OAuth(token_path="/services/oauth2/token", lifetime=900, learns_host="instance_url"),

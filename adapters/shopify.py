@@ -61,6 +61,7 @@ class Shopify(Adapter):
     label = "Shopify"
     api_version = "2026-07"
     evidence = "E2"
+    shown_by = "tests/sandbox/test_shopify.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         "oauth": OAuth(token_path="/admin/oauth/access_token", header="X-Shopify-Access-Token", prefix=""),
         "token": Token(header="X-Shopify-Access-Token", prefix=""),

@@ -61,6 +61,7 @@ class Zendesk(Adapter):
     label = "Zendesk Support"
     api_version = "v2"
     evidence = "E1"
+    shown_by = "tests/adapters/test_contract.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         "oauth": OAuth(token_path="/oauth/tokens", lifetime=7200, body="json"),
         "basic": Basic(user_suffix="/token"),

@@ -19,6 +19,7 @@ import httpx
 import typer
 import uvicorn
 
+from adapters import overview
 from adapters.registry import discovered
 from gateway.app import WORKSPACE, Runtime, create
 from gateway.callers import ALL_SCOPES
@@ -123,10 +124,16 @@ def schema() -> None:
 
 
 @app.command()
-def systems() -> None:
+def systems(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As docs/systems.md, with every limit.")] = False,
+) -> None:
     """List the systems there are adapters for."""
+    adapters = discovered(load().adapters)
+    if markdown:
+        sys.stdout.write(overview.page(adapters.values()))
+        return
     print(f"{'system':<12} {'api':<10} {'evidence':<9} {'kinds':<40} auth")
-    for name, adapter in sorted(discovered(load().adapters).items()):
+    for name, adapter in sorted(adapters.items()):
         print(
             f"{name:<12} {adapter.api_version:<10} {adapter.evidence:<9} {', '.join(adapter.kinds):<40} {', '.join(adapter.auth)}"
         )
