@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from adapters.base import Adapter
+from adapters.bigcommerce import BigCommerce
 from adapters.facts import mistakes
 from adapters.hubspot import HubSpot
 from adapters.rest import RestAdapter
@@ -17,7 +18,7 @@ from adapters.zendesk import Zendesk
 from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
-ADAPTERS: Mapping[str, type[Adapter]] = {each.name: each for each in (HubSpot, Salesforce, Shopify, Zendesk)}
+ADAPTERS: Mapping[str, type[Adapter]] = {each.name: each for each in (BigCommerce, HubSpot, Salesforce, Shopify, Zendesk)}
 
 
 def discovered(files: Sequence[Path] = ()) -> dict[str, type[Adapter]]:

@@ -62,7 +62,7 @@ def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, se
     world = vendors.Sandbox(people=people, seed=seed)
     address = f"http://127.0.0.1:{sandbox_port}"
     connected = [
-        {"id": name, "system": name, "base_url": f"{address}/{name}", "auth": dict(dialect.demo_auth())}
+        {"id": name, "system": name, "base_url": dialect.address(address), "auth": dict(dialect.demo_auth())}
         for name, dialect in world.dialects.items()
     ]
     with ExitStack() as stack:
@@ -73,7 +73,7 @@ def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, se
             stack.enter_context(_listening("127.0.0.1", each, option))
             for each, option in ((sandbox_port, "--sandbox-port"), (port, "--port"))
         ]
-        print(_welcome(f"http://127.0.0.1:{port}", address, people, world.world.people[0].email), flush=True)
+        print(_welcome(f"http://127.0.0.1:{port}", address, people, len(world.dialects), world.world.people[0].email), flush=True)
         _run([vendors.server(world)], listening, settings)
 
 
@@ -300,12 +300,12 @@ def _listening(host: str, port: int, option: str) -> Iterator[socket.socket]:
         yield listening
 
 
-def _welcome(gateway: str, address: str, people: int, email: str) -> str:
+def _welcome(gateway: str, address: str, people: int, systems: int, email: str) -> str:
     # `make demo` runs us from an environment that is not on PATH.
     program = "c360" if shutil.which("c360") else os.path.relpath(sys.argv[0])
     one = f"{program} query '{{ customer(by: {{ email: \"{email}\" }}) {{ name emails sources {{ source {{ id }} state }} }} }}'"
     return (
-        f"\n  customer360 demo: {people} people in four systems\n\n"
+        f"\n  customer360 demo: {people} people in {systems} systems\n\n"
         f"  graph     {gateway}/graphql   (open it in a browser)\n  sandbox   {address}/_control/people?limit=3\n\n"
         f"  try       {one} --url {gateway}/graphql\n\n  Ctrl-C stops both.\n"
     )

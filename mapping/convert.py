@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from model.keys import normal_email, normal_phone
@@ -46,6 +47,11 @@ def instant(value: Any) -> datetime | None:
         return None
     parsed = datetime.fromisoformat(_OFFSET.sub(r"\1:\2", value))
     return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def rfc2822(value: Any) -> datetime | None:
+    """Tue, 05 Mar 2019 21:40:11 +0000 → an aware UTC time."""
+    return parsedate_to_datetime(value).astimezone(UTC) if value else None
 
 
 def day(value: Any) -> date | None:
@@ -146,6 +152,7 @@ CONVERTERS: Mapping[str, Callable[[str, str], Converter]] = {
     "lower": _plain(lower),
     "upper": _plain(upper),
     "datetime": _plain(instant),
+    "rfc2822": _plain(rfc2822),
     "date": _plain(day),
     "decimal": _plain(decimal),
     "number": _plain(number),
@@ -153,6 +160,7 @@ CONVERTERS: Mapping[str, Callable[[str, str], Converter]] = {
     "integer": _plain(integer),
     "boolean": _plain(boolean),
     "domain": _plain(domain),
+    "nonzero": _plain(lambda value: value or None),
     "first": _plain(first),
     "first_word": _plain(first_word),
     "rest_of_words": _plain(rest_of_words),

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from sandbox.bigcommerce import BigCommerce
 from sandbox.certificate import self_signed
 from sandbox.clock import SandboxClock
 from sandbox.control import control_routes
@@ -20,7 +21,7 @@ from sandbox.shopify import Shopify
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
 
-DIALECTS: Mapping[str, type[Dialect]] = {each.name: each for each in (HubSpot, Salesforce, Shopify, Zendesk)}
+DIALECTS: Mapping[str, type[Dialect]] = {each.name: each for each in (BigCommerce, HubSpot, Salesforce, Shopify, Zendesk)}
 
 
 class Sandbox(Starlette):

@@ -182,6 +182,7 @@ class Dialect:
 
     name: ClassVar[str]
     objects: ClassVar[Mapping[str, str]]  # unified kind → native object name, for /_control
+    base_path: ClassVar[str] = ""  # what a source's base address has behind the host
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
         self.world, self.clock = world, clock
@@ -227,6 +228,10 @@ class Dialect:
     def delete(self, kind: str, native_id: str) -> bool:
         """Delete as a user of the vendor would."""
         raise NotImplementedError
+
+    def address(self, sandbox: str) -> str:
+        """Return the base address by which a source reaches this system in a sandbox."""
+        return f"{sandbox}/{self.name}{self.base_path}"
 
     def demo_auth(self) -> Mapping[str, str]:
         """Return the auth settings with which a source reaches this sandbox: `scheme` and its secrets."""

@@ -5,7 +5,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,15 @@ class World:
 
 def source_settings(sandbox: Sandbox, address: str) -> list[dict[str, Any]]:
     return [
-        {"id": name, "system": name, "base_url": f"{address}/{name}", "auth": dict(dialect.demo_auth())}
+        {"id": name, "system": name, "base_url": dialect.address(address), "auth": dict(dialect.demo_auth())}
         for name, dialect in sandbox.dialects.items()
     ]
 
 
 @contextlib.contextmanager
-def world(*, people: int = 120, seed: int = 1, **settings: Any) -> Iterator[World]:
+def world(*, people: int = 120, seed: int = 1, systems: Iterable[str] = SYSTEMS, **settings: Any) -> Iterator[World]:
     """Run sandbox and gateway; the gateway's data lives in a folder that is removed after."""
-    sandbox = Sandbox(people=people, seed=seed)
+    sandbox = Sandbox(people=people, seed=seed, systems=systems)
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(served(server(sandbox)))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -30,7 +30,10 @@ T = TypeVar("T")
 SYSTEMS = sorted(ADAPTERS)
 LISTED = [(system, kind) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() if facts.orders]
 RELATED = [(system, of, kind) for system in SYSTEMS for of, kind in sorted(ADAPTERS[system].relations)]
-FOUND = [(system, kind) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() if "email" in facts.find]
+FOUND = [
+    (system, kind, key) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() for key in sorted(facts.find)
+]
+NOT_DESCRIBED = {("bigcommerce", "order")}  # the vendor has no metadata of them
 PLAIN: dict[str, list[str]] = {
     "contact": ["email", "emails", "phone", "family_name"], "lead": ["email", "emails", "phone", "family_name"],
     "account": ["name"], "deal": ["name", "amount"], "order": ["number", "total"], "ticket": ["subject", "status"],
@@ -104,7 +107,7 @@ def test_check_names_the_account(vendors: Vendors, system: str) -> None:
 def test_describe_tells_fields_under_stable_names(vendors: Vendors, system: str, kind: Kind) -> None:
     meta = vendors.run(system, lambda source: source.described(kind, reading()))
 
-    assert meta.fields
+    assert meta.fields or (system, kind) in NOT_DESCRIBED
     assert all(name == field.name and field.path and field.label for name, field in meta.fields.items())
     assert kind != "deal" or {stage.category for stage in meta.stages.values()} == {"OPEN", "WON", "LOST"}
 
@@ -178,8 +181,7 @@ def test_a_deleted_record_is_read_as_none(system: str) -> None:
     assert native_id not in listed
 
 
-@pytest.mark.parametrize("key", ["email", "phone"])
-@pytest.mark.parametrize(("system", "kind"), FOUND)
+@pytest.mark.parametrize(("system", "kind", "key"), FOUND)
 def test_find_gives_exactly_the_records_that_carry_the_value(vendors: Vendors, system: str, kind: Kind, key: Any) -> None:
     async def work(source: Source) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
         ids = [id for _, id in await walked(source, kind, sizes=[500])]
@@ -221,7 +223,7 @@ def test_related_of_many_is_what_related_of_each_is(vendors: Vendors, system: st
 @pytest.mark.parametrize(("system", "kind"), LISTED)
 def test_only_what_is_selected_is_fetched(vendors: Vendors, system: str, kind: Kind) -> None:
     async def work(source: Source) -> tuple[int, int]:
-        ids = [id for _, id in await walked(source, kind, sizes=[500])][:20]
+        ids = [id for _, id in await walked(source, kind, sizes=[500])][:6]
         few = (await source.read(kind, ids, fields=PLAIN[kind][:1], reading=reading())).value
         many = (await source.read(kind, ids, fields=[*source.adapter.kinds[kind].mapping, "custom.*"], reading=reading())).value
         return _size(few), _size(many)

@@ -50,6 +50,22 @@ def shopify(code: str, **cost: Any) -> dict[str, Any]:
 
 
 CASES: list[tuple[str, Response, type[SourceError], float | None]] = [
+    (
+        "bigcommerce",
+        answer(429, {"status": 429, "title": "Too many requests"}, x_rate_limit_time_reset_ms="15000"),
+        ThrottledError,
+        15.0,
+    ),
+    ("bigcommerce", answer(429, {"status": 429, "title": "Too many requests"}), ThrottledError, 60.0),  # platform protection
+    ("bigcommerce", answer(401, {"error": "Your credentials are invalid or expired.", "status": 401}), TokenExpiredError, None),
+    ("bigcommerce", answer(403, {"status": 403, "title": "You don't have a required scope"}), SourceForbiddenError, None),
+    ("bigcommerce", answer(404, [{"status": 404, "message": "The requested resource was not found."}]), RejectedError, None),
+    ("bigcommerce", answer(422, {"status": 422, "title": "Create customers failed.", "errors": {}}), RejectedError, None),
+    ("bigcommerce", answer(413, {"status": 413, "title": "Too many items"}), RejectedError, None),
+    ("bigcommerce", answer(423, [{"status": 423, "message": "Locked"}]), UnavailableError, None),
+    ("bigcommerce", answer(503, HTML), UnavailableError, None),
+    ("bigcommerce", answer(507, {"status": 507, "title": "Plan limit"}), RejectedError, None),
+    ("bigcommerce", answer(400, HTML), ProtocolError, None),
     ("hubspot", answer(429, limit("TEN_SECONDLY_ROLLING")), ThrottledError, 10.0),
     ("hubspot", answer(429, limit("SECONDLY")), ThrottledError, 1.0),
     ("hubspot", answer(429, limit("DAILY")), ExhaustedError, 3600.0),
@@ -142,6 +158,12 @@ def test_a_message_never_repeats_what_the_vendor_echoed(system: str) -> None:
 
 
 HEARD: list[tuple[str, Response, list[Learned]]] = [
+    (
+        "bigcommerce",
+        answer(200, {}, x_rate_limit_requests_quota="450", x_rate_limit_requests_left="35", x_rate_limit_time_reset_ms="15000"),
+        [Learned(window="window", limit=450.0, remaining=35.0, reset_after=15.0)],
+    ),
+    ("bigcommerce", answer(200, {}), []),
     (
         "hubspot",
         answer(200, {}, x_hubspot_ratelimit_max="110", x_hubspot_ratelimit_remaining="7", x_hubspot_ratelimit_interval_milliseconds="10000"),

@@ -10,7 +10,7 @@ import uvicorn
 from gateway.app import create
 from gateway.settings import Settings
 from sandbox.app import Sandbox, server
-from tests.world import served, source_settings
+from tests.world import SYSTEMS, served, source_settings
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 CUSTOMER = '{ customer(by: {email: "%s"}) { id refs { system recordId } sources { source { id } state calls } } }'
@@ -22,7 +22,7 @@ PAGE = """query($after: String) { customers(first: 20, after: $after) {
 def replicas(
     postgresql_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Sandbox, list[httpx.Client]]]:
-    sandbox = Sandbox(people=60)
+    sandbox = Sandbox(people=60, systems=SYSTEMS)
     with ExitStack() as stack:
         address = stack.enter_context(served(server(sandbox)))
         clients = []

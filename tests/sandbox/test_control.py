@@ -13,6 +13,7 @@ from tests.world import served
 SYSTEMS = sorted(DIALECTS)
 # A cheap call of each system with its credentials, and one it refuses without.
 CALLS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "bigcommerce": ("GET", "/bigcommerce/stores/c360demo/v3/customers?limit=1", {"x-auth-token": "bigcommerce-demo-token"}),
     "hubspot": ("GET", "/hubspot/crm/v3/objects/contacts?limit=1", {"authorization": "Bearer pat-na1-demo"}),
     "zendesk": ("GET", "/zendesk/api/v2/users/me.json", {}),
     "shopify": ("POST", "/shopify/admin/api/2026-07/graphql.json", {"x-shopify-access-token": "shpat_demo"}),
@@ -159,7 +160,13 @@ def test_a_record_is_changed_and_deleted_as_a_user_of_the_vendor_would(
     sandbox, http = vendors
     profile = next(each for each in sandbox.world.profiles[system] if not each.deleted)
     path = f"/_control/records/{system}/contact/{sandbox.dialects[system].native('contact', profile.id)}"
-    field = {"hubspot": "firstname", "salesforce": "FirstName", "shopify": "firstName", "zendesk": "name"}[system]
+    field = {
+        "bigcommerce": "first_name",
+        "hubspot": "firstname",
+        "salesforce": "FirstName",
+        "shopify": "firstName",
+        "zendesk": "name",
+    }[system]
 
     changed = http.patch(path, json={field: "Grace"})
     gone = [http.delete(path).status_code for _ in range(2)]

@@ -1,0 +1,299 @@
+"""BigCommerce.
+
+Facts from the vendor's documents: orders V2 (the order API; V3 has payments and refunds only), customers V3, rate limits, status
+codes, API accounts. One vendor with three dialects: V2 lists are bare arrays, empty ones a 204, V2 dates RFC 2822 and V2 errors
+arrays; V3 wraps its rows, writes ISO dates and answers errors as objects. That 250 is the largest page is unverified.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any, ClassVar
+
+from adapters.base import (
+    Adapter,
+    Api,
+    Auth,
+    Checked,
+    FindKey,
+    KindFacts,
+    Learned,
+    OrderField,
+    Page,
+    Position,
+    Related,
+    Request,
+    Response,
+    Scan,
+    Token,
+    Window,
+    batches,
+)
+from adapters.ties import whole_groups
+from mapping.convert import instant, rfc2822
+from model.errors import (
+    ProtocolError,
+    RejectedError,
+    SourceError,
+    SourceForbiddenError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+)
+from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
+
+_PAGE = 250
+_VALUES = 50  # e-mail addresses in one filter: keeps the URL below 2,000 characters
+_PROTECTED = 60.0  # seconds; a 429 without headers is the platform protecting the store: back off longer
+_BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
+_COLUMNS: Mapping[OrderField, str] = {"created": "date_created", "updated": "date_modified"}
+_TYPES: Mapping[str, FieldType] = {"number": "NUMBER", "date": "DATE", "array": "JSON"}
+
+
+class BigCommerce(Adapter):
+    name = "bigcommerce"
+    label = "BigCommerce"
+    api_version = "v3"
+    evidence = "E1"
+    shown_by = "tests/adapters/test_contract.py"
+    auth: ClassVar[Mapping[str, Auth]] = {"token": Token(header="X-Auth-Token", prefix="")}  # does not expire by time
+    # Standard plan until the first answer tells better; shared by all apps of the store.
+    windows = (Window(name="window", limit=150, period=30, kind="fixed"),)
+    kinds: ClassVar[Mapping[Kind, KindFacts]] = {
+        "contact": KindFacts(
+            object="customers", read_batch=_PAGE, page=_PAGE, find=frozenset({"email"}), find_batch=_VALUES, orders=_BOTH,
+            mapping={
+                "native_id": {"path": "id", "convert": "id"},
+                "created_at": {"path": "date_created", "convert": "datetime"}, "updated_at": {"path": "date_modified", "convert": "datetime"},
+                "email": {"path": "email", "convert": "email"}, "emails": {"paths": ["email"], "convert": "emails"},
+                "phone": {"path": "phone", "convert": "phone"}, "phones": {"paths": ["phone"], "convert": "phones"},
+                "given_name": {"path": "first_name", "convert": "text"}, "family_name": {"path": "last_name", "convert": "text"},
+            },
+        ),
+        "order": KindFacts(
+            object="orders", read_batch=1, page=_PAGE, orders=_BOTH,
+            mapping={
+                "native_id": {"path": "id", "convert": "id"}, "number": {"path": "id", "convert": "id"},
+                "created_at": {"path": "date_created", "convert": "rfc2822"}, "updated_at": {"path": "date_modified", "convert": "rfc2822"},
+                "placed_at": {"path": "date_created", "convert": "rfc2822"},
+                # By id: merchants may rename statuses.
+                "status": {
+                    "path": "status_id", "convert": "id", "default": "UNKNOWN",
+                    "values": {
+                        "0": "INCOMPLETE", "1": "OPEN", "2": "FULFILLED", "3": "PARTIALLY_FULFILLED", "4": "REFUNDED", "5": "CANCELLED", "6": "CANCELLED",
+                        "7": "PENDING_PAYMENT", "8": "OPEN", "9": "OPEN", "10": "COMPLETED", "11": "OPEN", "12": "ON_HOLD", "13": "DISPUTED", "14": "PARTIALLY_REFUNDED",
+                    },
+                },
+                "raw_status": "status", "payment_status": {"path": "payment_status", "convert": "text"},
+                "total": {"money": {"amount": "total_inc_tax", "currency": "currency_code"}},
+                "items": {
+                    "over": "products.items",
+                    "each": {
+                        "sku": {"path": "sku", "convert": "text"}, "title": {"path": "name", "default": ""}, "quantity": {"path": "quantity", "convert": "integer", "default": 0},
+                        "price": {"money": {"amount": "price_inc_tax", "currency": "currency"}},
+                    },
+                },
+                "contact_id": {"path": "customer_id", "convert": ["nonzero", "id"]},  # a guest's order has 0
+            },
+        ),
+    }  # fmt: skip
+    relations = frozenset({("contact", "order")})
+
+    async def check(self, api: Api) -> Checked:
+        store = (await api.send(_request("check", "/v2/store"))).json()
+        return Checked(account=str(store["id"]), name=store.get("name"))
+
+    async def describe(self, api: Api, kind: Kind) -> ObjectType:
+        """The store's currency and, of customers, their attributes as custom fields, by name."""
+        store = (await api.send(_request(f"{kind}.describe", "/v2/store"))).json()
+        found: list[Row] = []
+        if kind == "contact":
+            found = await self._customers(api, "contact.describe", {}, path="/v3/customers/attributes")
+        fields = {each["name"]: _field(each) for each in found}
+        return ObjectType(name=self.kinds[kind].object, fields=fields, currency=store.get("currency"))
+
+    async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        """ceil(ids / 250) customer lists; orders have no batch: one call each, and one more each for their items."""
+        if kind == "order":
+            return list(await asyncio.gather(*(self._order(api, id, fields) for id in ids)))
+        asked = (
+            self._customers(api, "contact.read", {"id:in": ",".join(some), **_included(fields)}) for some in batches(ids, _PAGE)
+        )
+        found = {str(row["id"]): row for row in chain.from_iterable(await asyncio.gather(*asked))}
+        return [found.get(id) for id in ids]
+
+    async def _order(self, api: Api, id: str, fields: Sequence[str]) -> Row | None:
+        try:
+            row = (await api.send(_request("order.read", f"/v2/orders/{id}"))).json()
+        except RejectedError as error:
+            if error.status == 404:
+                return None
+            raise
+        [whole] = await self._with_items(api, [row], fields)
+        return None if whole["is_deleted"] else whole
+
+    async def related(
+        self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
+    ) -> list[Related]:
+        """One list a customer: the filter takes one id; items cost one call more an order, where they are wanted."""
+        wanted = min(first + 1, _PAGE)
+
+        async def one(id: str) -> Related:
+            rows = await self._orders(api, "contact.order", {"customer_id": id, "sort": "date_created:asc"}, size=wanted)
+            return Related(rows=await self._with_items(api, rows[:first], fields), more=len(rows) > first)
+
+        return list(await asyncio.gather(*(one(id) for id in ids)))
+
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
+        """ceil(values / 50) lists. Phones match by their spelling only, so customers are not found by them."""
+        asked = (
+            self._customers(api, "contact.find", {"email:in": ",".join(some), **_included(fields)})
+            for some in batches(values, _VALUES)
+        )
+        return list({row["id"]: row for row in chain.from_iterable(await asyncio.gather(*asked))}.values())
+
+    async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
+        """One list a page, more where many records share a second.
+
+        The documents do not say whether an edge belongs to its span, so spans are asked for a second wider and cut here.
+        """
+        contact = kind == "contact"
+        column, spelled = _COLUMNS[scan.order], "{0}:{1}" if contact else "{1}_{0}"
+        parameters = {"sort": f"{column}:{'desc' if scan.descending else 'asc'}"}
+        second = timedelta(seconds=1)
+        spans: list[tuple[str, str, datetime | None]] = [
+            (column, "max" if scan.descending else "min", scan.after.at if scan.after else None),
+            ("date_modified", "min", scan.updated_since), ("date_modified", "max", scan.updated_before),
+        ]  # fmt: skip
+        for name, edge, moment in spans:
+            if moment is not None:
+                wider = moment + second if edge == "max" else moment - second
+                # With several spans of one column the narrower one serves.
+                parameters.setdefault(spelled.format(name, edge), f"{wider.astimezone(UTC):%Y-%m-%dT%H:%M:%S}")
+        size = min(scan.size, _PAGE)
+        parse = instant if contact else rfc2822
+
+        async def fetch(number: int | None) -> tuple[list[Row], int | None]:
+            at = number or 1
+            paged = {**parameters, "page": str(at), "limit": str(size)}
+            if contact:
+                rows, more = await self._customer_page(api, "contact.scan", {**paged, **_included(scan.fields)})
+            else:
+                rows = await self._order_page(api, "order.scan", paged)
+                more = len(rows) == size
+            return [row for row in rows if _within(scan, parse(row["date_modified"]))], at + 1 if more else None
+
+        def place(row: Row) -> Position:
+            moment = parse(row[column])
+            assert moment is not None
+            return Position.of(moment, str(row["id"]))
+
+        page = await whole_groups(scan, fetch, place)
+        return page if contact else Page(rows=await self._with_items(api, page.rows, scan.fields), end=page.end)
+
+    async def _customers(
+        self, api: Api, operation: str, parameters: Mapping[str, str], *, path: str = "/v3/customers"
+    ) -> list[Row]:
+        rows: list[Row] = []
+        number = 1
+        while True:
+            paged = {**parameters, "page": str(number), "limit": str(_PAGE)}
+            more, is_more = await self._customer_page(api, operation, paged, path=path)
+            rows += more
+            if not is_more:
+                return rows
+            number += 1
+
+    async def _customer_page(
+        self, api: Api, operation: str, parameters: Mapping[str, str], *, path: str = "/v3/customers"
+    ) -> tuple[list[Row], bool]:
+        body = (await api.send(_request(operation, path, parameters))).json()
+        paging = body["meta"]["pagination"]
+        return body["data"], paging["current_page"] < paging["total_pages"]
+
+    async def _orders(self, api: Api, operation: str, parameters: Mapping[str, str], *, size: int) -> list[Row]:
+        return await self._order_page(api, operation, {**parameters, "page": "1", "limit": str(size)})
+
+    async def _order_page(self, api: Api, operation: str, parameters: Mapping[str, str]) -> list[Row]:
+        answer = await api.send(_request(operation, "/v2/orders", parameters))
+        rows: list[Row] = answer.json() if answer.body else []  # nothing found is a 204
+        return rows
+
+    async def _with_items(self, api: Api, rows: Sequence[Row], fields: Sequence[str]) -> list[Row]:
+        """Put each order's items beside the link to them, where they are wanted."""
+        if not any(path.startswith("products.") for path in fields):
+            return list(rows)
+
+        async def one(row: Row) -> Row:
+            answer = await api.send(_request("order.items", f"/v2/orders/{row['id']}/products", {"limit": str(_PAGE)}))
+            items = answer.json() if answer.body else []
+            return {
+                **row,
+                "products": {**row["products"], "items": [{**item, "currency": row["currency_code"]} for item in items]},
+            }
+
+        return list(await asyncio.gather(*(one(row) for row in rows)))
+
+    def classify(self, response: Response) -> SourceError | None:
+        if response.status < 300:
+            return None
+        facts: dict[str, Any] = {"status": response.status}
+        if response.status == 429:
+            reset = response.headers.get("x-rate-limit-time-reset-ms", "")
+            return ThrottledError("too many calls", retry_after=int(reset) / 1000 if reset.isdigit() else _PROTECTED, **facts)
+        if response.status == 401:
+            return TokenExpiredError("the token is not accepted", **facts)
+        if response.status == 403:
+            return SourceForbiddenError("the account lacks a scope", **facts)
+        if response.status == 423 or (response.status >= 500 and response.status != 507):
+            return UnavailableError("not available", **facts)
+        if not isinstance(response.json_or_none(), list | dict):
+            return ProtocolError(f"answered {response.status} without a body that its documents know", **facts)
+        return RejectedError(f"refused with {response.status}", **facts)
+
+    def learn(self, response: Response) -> Sequence[Learned]:
+        said = {
+            name: response.headers.get(f"x-rate-limit-{header}", "")
+            for name, header in (("limit", "requests-quota"), ("remaining", "requests-left"), ("reset", "time-reset-ms"))
+        }
+        if not all(value.isdigit() for value in said.values()):
+            return []
+        return [
+            Learned(
+                window="window",
+                limit=float(said["limit"]),
+                remaining=float(said["remaining"]),
+                reset_after=int(said["reset"]) / 1000,
+            )
+        ]
+
+    def web_url(self, kind: Kind, native_id: str) -> str | None:
+        place = {"contact": "customers", "order": "orders"}[kind]
+        return f"{self.config.web_url}/manage/{place}/{native_id}" if self.config.web_url else None
+
+
+def _request(operation: str, path: str, parameters: Mapping[str, str] | None = None) -> Request:
+    # V2 answers XML to whoever does not ask for JSON.
+    return Request(
+        operation=operation, path=path, params=list((parameters or {}).items()), headers={"Accept": "application/json"}
+    )
+
+
+def _included(fields: Sequence[str]) -> dict[str, str]:
+    return {"include": "attributes"} if any(path.startswith("attributes[") for path in fields) else {}
+
+
+def _within(scan: Scan, modified: datetime | None) -> bool:
+    if modified is None:
+        return True
+    return (scan.updated_since is None or modified >= scan.updated_since) and (
+        scan.updated_before is None or modified < scan.updated_before
+    )
+
+
+def _field(attribute: Row) -> FieldMeta:
+    return FieldMeta(
+        name=attribute["name"], path=f"attributes[attribute_id={attribute['id']}].attribute_value", type=_TYPES.get(attribute["type"], "TEXT"),
+        label=attribute["name"], custom=True,
+    )  # fmt: skip
