@@ -10,6 +10,7 @@ from pathlib import Path
 from adapters.base import Adapter
 from adapters.bigcommerce import BigCommerce
 from adapters.facts import mistakes
+from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
@@ -18,7 +19,9 @@ from adapters.zendesk import Zendesk
 from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
-ADAPTERS: Mapping[str, type[Adapter]] = {each.name: each for each in (BigCommerce, HubSpot, Salesforce, Shopify, Zendesk)}
+ADAPTERS: Mapping[str, type[Adapter]] = {
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk)
+}
 
 
 def discovered(files: Sequence[Path] = ()) -> dict[str, type[Adapter]]:

@@ -15,13 +15,16 @@ from sandbox.clock import SandboxClock
 from sandbox.control import control_routes
 from sandbox.dialect import Dialect
 from sandbox.faults import Faults
+from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
 
-DIALECTS: Mapping[str, type[Dialect]] = {each.name: each for each in (BigCommerce, HubSpot, Salesforce, Shopify, Zendesk)}
+DIALECTS: Mapping[str, type[Dialect]] = {
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk)
+}
 
 
 class Sandbox(Starlette):

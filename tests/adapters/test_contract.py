@@ -28,6 +28,7 @@ from tests.world import served, source_settings
 
 T = TypeVar("T")
 SYSTEMS = sorted(ADAPTERS)
+KINDS = [(system, kind) for system in SYSTEMS for kind in ADAPTERS[system].kinds if kind != "owner"]
 LISTED = [(system, kind) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() if facts.orders]
 RELATED = [(system, of, kind) for system in SYSTEMS for of, kind in sorted(ADAPTERS[system].relations)]
 FOUND = [
@@ -47,7 +48,8 @@ class Vendors:
     folder: Path
 
     def run(self, system: str, work: Callable[[Source], Awaitable[T]]) -> T:
-        """Run `work(source)` with a source of that system."""
+        """Run `work(source)` with a source of that system, its budgets full again."""
+        self.sandbox.clock.advance(120)
 
         async def run() -> T:
             async with self._opened() as runtime:
@@ -77,6 +79,13 @@ def reading() -> Reading:
     return Reading(deadline=asyncio.get_running_loop().time() + 60, policy="LIVE")
 
 
+async def ids_of(vendors: Vendors, source: Source, kind: Kind) -> list[str]:
+    """Return the ids of all live records, from the list or, where the system has none, from the sandbox's own truth."""
+    if source.adapter.kinds[kind].orders:
+        return [id for _, id in await walked(source, kind, sizes=[500])]
+    return [str(row["id"]) for row in vendors.sandbox.dialects[source.system].tables[kind]]
+
+
 async def walked(
     source: Source, kind: Kind, *, sizes: list[int], order: Any = "created", descending: bool = False, **span: Any
 ) -> list[tuple[Position, str]]:
@@ -103,7 +112,7 @@ def test_check_names_the_account(vendors: Vendors, system: str) -> None:
     assert vendors.run(system, work)
 
 
-@pytest.mark.parametrize(("system", "kind"), LISTED)
+@pytest.mark.parametrize(("system", "kind"), KINDS)
 def test_describe_tells_fields_under_stable_names(vendors: Vendors, system: str, kind: Kind) -> None:
     meta = vendors.run(system, lambda source: source.described(kind, reading()))
 
@@ -149,10 +158,10 @@ def test_scan_of_a_span_of_changes_leaves_out_the_rest(vendors: Vendors, system:
     assert span == [each for each in everything if low <= each[0].at < high]
 
 
-@pytest.mark.parametrize(("system", "kind"), LISTED)
+@pytest.mark.parametrize(("system", "kind"), KINDS)
 def test_read_answers_in_the_order_asked_and_none_for_the_unknown(vendors: Vendors, system: str, kind: Kind) -> None:
     async def work(source: Source) -> tuple[list[str], dict[str, Any]]:
-        ids = [id for _, id in await walked(source, kind, sizes=[500])]
+        ids = await ids_of(vendors, source, kind)
         asked = [*ids[::-1], _unknown_like(ids[0])]
         return asked, (await source.read(kind, asked, fields=PLAIN[kind], reading=reading())).value
 
@@ -173,7 +182,8 @@ def test_a_deleted_record_is_read_as_none(system: str) -> None:
 
         async def work(source: Source) -> tuple[dict[str, Any], list[str]]:
             answer = await source.read("contact", [native_id], fields=["email"], reading=reading())
-            return answer.value, [id for _, id in await walked(source, "contact", sizes=[50])]
+            listed = source.adapter.kinds["contact"].orders
+            return answer.value, [id for _, id in await walked(source, "contact", sizes=[50])] if listed else []
 
         found, listed = Vendors(sandbox, address, Path(folder)).run(system, work)
 
@@ -184,7 +194,7 @@ def test_a_deleted_record_is_read_as_none(system: str) -> None:
 @pytest.mark.parametrize(("system", "kind", "key"), FOUND)
 def test_find_gives_exactly_the_records_that_carry_the_value(vendors: Vendors, system: str, kind: Kind, key: Any) -> None:
     async def work(source: Source) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-        ids = [id for _, id in await walked(source, kind, sizes=[500])]
+        ids = await ids_of(vendors, source, kind)
         carriers: dict[str, set[str]] = {}
         for record in (await source.read(kind, ids, fields=PLAIN[kind] + ["phones"], reading=reading())).value.values():
             assert isinstance(record, Person)
@@ -203,7 +213,7 @@ def test_find_gives_exactly_the_records_that_carry_the_value(vendors: Vendors, s
 @pytest.mark.parametrize(("system", "of", "kind"), RELATED)
 def test_related_of_many_is_what_related_of_each_is(vendors: Vendors, system: str, of: Kind, kind: Kind) -> None:
     async def work(source: Source) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        parents = [id for _, id in await walked(source, of, sizes=[500])][:40]
+        parents = (await ids_of(vendors, source, of))[:40]
 
         async def children(some: list[str]) -> dict[str, list[str]]:
             found = await source.related(kind, of, some, fields=PLAIN[kind], first=20, reading=reading())
@@ -220,28 +230,28 @@ def test_related_of_many_is_what_related_of_each_is(vendors: Vendors, system: st
     assert {parent: sorted(together[parent]) for parent in single} == {parent: sorted(ids) for parent, ids in single.items()}
 
 
-@pytest.mark.parametrize(("system", "kind"), LISTED)
+@pytest.mark.parametrize(("system", "kind"), KINDS)
 def test_only_what_is_selected_is_fetched(vendors: Vendors, system: str, kind: Kind) -> None:
     async def work(source: Source) -> tuple[int, int]:
-        ids = [id for _, id in await walked(source, kind, sizes=[500])][:6]
+        ids = (await ids_of(vendors, source, kind))[:6]
         few = (await source.read(kind, ids, fields=PLAIN[kind][:1], reading=reading())).value
         many = (await source.read(kind, ids, fields=[*source.adapter.kinds[kind].mapping, "custom.*"], reading=reading())).value
         return _size(few), _size(many)
 
     few, many = vendors.run(system, work)
 
-    # Zendesk's REST API has no projection; what HubSpot sends unasked of small objects is all that is mapped of them.
-    assert few < many if kind in {"contact", "deal", "order"} and system != "zendesk" else few <= many
+    # The help desks' REST APIs have no projection; what HubSpot sends unasked of small objects is all that is mapped of them.
+    assert few < many if kind in {"contact", "deal", "order"} and system not in {"zendesk", "freshdesk"} else few <= many
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_token_that_dies_is_renewed_and_the_call_repeated(vendors: Vendors, system: str) -> None:
-    async def work(source: Source) -> int:
+    async def work(source: Source) -> None:
         await source.check(reading())
         vendors.sandbox.clock.advance(90_000)
-        return len(await walked(source, "contact", sizes=[100]))
+        await source.check(reading())
 
-    assert vendors.run(system, work) > 10
+    vendors.run(system, work)
 
 
 def _unknown_like(id: str) -> str:

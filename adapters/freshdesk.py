@@ -1,0 +1,209 @@
+"""Freshdesk, API v2.
+
+Facts from a vendor help article (rate limits), public connectors' issues (paging, the 30-day window) and a third-party description of
+the fields; error codes and the limits of search are general knowledge and unverified. Lists cannot be resumed in both directions at a
+place in time (tickets have `updated_since` only, contacts no sort at all), so no kind is listed: records are found, read and related.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, ClassVar
+
+from adapters.base import (
+    Adapter,
+    Api,
+    Auth,
+    Basic,
+    Checked,
+    FindKey,
+    KindFacts,
+    Learned,
+    Related,
+    Request,
+    Response,
+    Window,
+)
+from model.errors import (
+    ProtocolError,
+    RejectedError,
+    SourceError,
+    SourceForbiddenError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+)
+from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
+
+_PAGE, _SEARCH_PAGE, _QUERY = 100, 30, 512
+_EVER = "1970-01-01T00:00:00Z"  # without it only tickets of the last 30 days are listed
+_TYPES: Mapping[str, FieldType] = {
+    "custom_number": "NUMBER", "custom_decimal": "NUMBER", "custom_checkbox": "BOOLEAN", "custom_date": "DATE", "custom_dropdown": "PICKLIST",
+}  # fmt: skip
+_TIMES: Mapping[str, Any] = {
+    "native_id": {"path": "id", "convert": "id"},
+    "created_at": {"path": "created_at", "convert": "datetime"},
+    "updated_at": {"path": "updated_at", "convert": "datetime"},
+}
+
+
+class Freshdesk(Adapter):
+    name = "freshdesk"
+    label = "Freshdesk"
+    api_version = "v2"
+    evidence = "E1"
+    shown_by = "tests/adapters/test_contract.py"
+    auth: ClassVar[Mapping[str, Auth]] = {"basic": Basic()}  # the API key is the user, the password is anything
+    # Growth plan until the first answer tells better; per account.
+    windows = (Window(name="minute", limit=200, period=60),)
+    kinds: ClassVar[Mapping[Kind, KindFacts]] = {
+        "contact": KindFacts(
+            object="contacts", custom_prefix="custom_fields.", read_batch=1, find=frozenset({"email"}), find_batch=10,
+            mapping={
+                **_TIMES,
+                "email": {"path": "email", "convert": "email"}, "emails": {"paths": ["email", "other_emails"], "convert": "emails"},
+                "phone": {"path": "phone", "convert": "phone"}, "phones": {"paths": ["phone", "mobile"], "convert": "phones"},
+                "name": {"path": "name", "convert": "text"},
+                # One name: what follows the first space is taken as the surname.
+                "given_name": {"path": "name", "convert": "first_word"}, "family_name": {"path": "name", "convert": "rest_of_words"},
+                "title": {"path": "job_title", "convert": "text"}, "locale": "language", "account_id": {"path": "company_id", "convert": "id"},
+            },
+        ),
+        "account": KindFacts(
+            object="companies", custom_prefix="custom_fields.", read_batch=1,
+            mapping={**_TIMES, "name": {"path": "name", "convert": "text"}, "domain": {"path": "domains", "convert": ["first", "domain"]}},
+        ),
+        "ticket": KindFacts(
+            object="tickets", custom_prefix="custom_fields.", read_batch=1,
+            mapping={
+                **_TIMES,
+                "subject": {"path": "subject", "convert": "text"}, "raw_status": {"path": "status", "convert": "id"},
+                # From 6 on a team's own statuses follow.
+                "status": {"path": "status", "convert": "id", "values": {"2": "OPEN", "3": "PENDING", "4": "SOLVED", "5": "CLOSED"}, "default": "UNKNOWN"},
+                "priority": {"path": "priority", "convert": "id", "values": {"1": "LOW", "2": "NORMAL", "3": "HIGH", "4": "URGENT"}},
+                "contact_id": {"path": "requester_id", "convert": "id"},
+            },
+        ),
+    }  # fmt: skip
+    relations = frozenset({("contact", "ticket"), ("account", "contact")})
+
+    async def check(self, api: Api) -> Checked:
+        agent = (await api.send(Request(operation="check", path="/api/v2/agents/me"))).json()
+        return Checked(account=self.config.base_url, name=agent.get("type"))
+
+    async def describe(self, api: Api, kind: Kind) -> ObjectType:
+        word = {"contact": "contact", "account": "company", "ticket": "ticket"}[kind]
+        found = (await api.send(Request(operation=f"{kind}.describe", path=f"/api/v2/{word}_fields"))).json()
+        fields = [_field(each) for each in found]
+        return ObjectType(name=self.kinds[kind].object, fields={field.name: field for field in fields})
+
+    async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        """One call an id: there is no batch."""
+        return list(await asyncio.gather(*(self._one(api, kind, id) for id in ids)))
+
+    async def _one(self, api: Api, kind: Kind, id: str) -> Row | None:
+        try:
+            row: Row = (await api.send(Request(operation=f"{kind}.read", path=f"/api/v2/{self.kinds[kind].object}/{id}"))).json()
+        except RejectedError as error:
+            if error.status == 404:
+                return None
+            raise
+        return None if row.get("deleted") else row
+
+    async def related(
+        self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
+    ) -> list[Related]:
+        """ceil(children / 100) lists a parent: the filter takes one id."""
+
+        async def one(id: str) -> Related:
+            if kind == "contact":
+                return await self._listed(api, "account.contact", "contacts", [("company_id", id)], first)
+            chosen = [("requester_id", id), ("updated_since", _EVER), ("order_by", "created_at"), ("order_type", "asc")]
+            return await self._listed(api, "contact.ticket", "tickets", chosen, first)
+
+        return list(await asyncio.gather(*(one(id) for id in ids)))
+
+    async def _listed(self, api: Api, operation: str, object: str, chosen: Sequence[tuple[str, str]], first: int) -> Related:
+        rows: list[Row] = []
+        number = 1
+        while True:
+            params = [*chosen, ("per_page", str(_PAGE)), ("page", str(number))]
+            answer = await api.send(Request(operation=operation, path=f"/api/v2/{object}", params=params))
+            rows += answer.json()
+            more = 'rel="next"' in answer.headers.get("link", "")  # the last page carries no link
+            if not more or len(rows) > first:
+                return Related(rows=rows[:first], more=more or len(rows) > first)
+            number += 1
+
+    async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
+        """One search for as many addresses as 512 characters hold, about ten; its index lags by minutes.
+
+        Secondary addresses and phones are not searched: only `email` is known to be a field of the search.
+        """
+        found = await asyncio.gather(*(self._search(api, query) for query in _queries(values)))
+        return list({row["id"]: row for row in chain.from_iterable(found)}.values())
+
+    async def _search(self, api: Api, query: str) -> list[Row]:
+        rows: list[Row] = []
+        number = 1
+        while True:
+            params = [("query", f'"{query}"'), ("page", str(number))]
+            found = (await api.send(Request(operation="contact.find", path="/api/v2/search/contacts", params=params))).json()
+            rows += found["results"]
+            if len(rows) >= found["total"] or not found["results"]:
+                return rows
+            number += 1
+
+    def classify(self, response: Response) -> SourceError | None:
+        if response.status < 300:
+            return None
+        body = response.json_or_none()
+        code = str(body.get("code") or "") if isinstance(body, dict) else ""
+        facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
+        wait = response.headers.get("retry-after", "")
+        seconds = float(wait) if wait.isdigit() else None
+        if response.status == 429:
+            return ThrottledError("too many calls", retry_after=seconds, **facts)
+        if response.status == 401 or code == "invalid_credentials":
+            return TokenExpiredError("the API key is not accepted", **facts)
+        if response.status == 403:
+            return SourceForbiddenError("not allowed", **facts)
+        if response.status >= 500:
+            return UnavailableError("not available", retry_after=seconds, **facts)
+        if response.status == 404 and not response.body:
+            return RejectedError("not found", **facts)
+        if not isinstance(body, dict):
+            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+        return RejectedError(f"refused with {response.status}", **facts)
+
+    def learn(self, response: Response) -> Sequence[Learned]:
+        total, remaining = response.headers.get("x-ratelimit-total", ""), response.headers.get("x-ratelimit-remaining", "")
+        if not (total.isdigit() and remaining.isdigit()):
+            return []
+        return [Learned(window="minute", limit=float(total), remaining=float(remaining))]
+
+    def web_url(self, kind: Kind, native_id: str) -> str | None:
+        return f"{self.config.web_url}/a/{self.kinds[kind].object}/{native_id}" if self.config.web_url else None
+
+
+def _queries(values: Sequence[str]) -> Iterator[str]:
+    """Yield searches of at most 512 characters, quotes included, that name all values."""
+    terms: list[str] = []
+    for value in values:
+        term = f"email:'{value.replace(chr(39), '')}'"  # an address with a quote in it cannot be asked for
+        if terms and len(" OR ".join([*terms, term])) + 2 > _QUERY:
+            yield " OR ".join(terms)
+            terms = []
+        terms.append(term)
+    if terms:
+        yield " OR ".join(terms)
+
+
+def _field(each: Row) -> FieldMeta:
+    custom = not each.get("default", True)
+    choices = each.get("choices") or []
+    options = {str(choice): str(choice) for choice in choices} if isinstance(choices, list) else {}
+    return FieldMeta(
+        name=each["name"], path=f"custom_fields.{each['name']}" if custom else each["name"], type=_TYPES.get(each["type"], "TEXT"),
+        label=each["label"], custom=custom, options=options,
+    )  # fmt: skip
