@@ -55,8 +55,8 @@ class BigCommerce(Adapter):
     name = "bigcommerce"
     label = "BigCommerce"
     api_version = "v3"
-    evidence = "E1"
-    shown_by = "tests/adapters/test_contract.py"
+    evidence = "E2"
+    shown_by = "tests/adapters/test_bigcommerce.py"
     auth: ClassVar[Mapping[str, Auth]] = {"token": Token(header="X-Auth-Token", prefix="")}  # does not expire by time
     # Standard plan until the first answer tells better; shared by all apps of the store.
     windows = (Window(name="window", limit=150, period=30, kind="fixed"),)

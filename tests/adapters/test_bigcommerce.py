@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from sandbox.app import Sandbox, server
+from sandbox.bigcommerce import _CUSTOMER_FILTERS, _ORDER_FILTERS
+from tests.specifications import digest
 from tests.world import World, served, world
 
 STORE = "/bigcommerce/stores/c360demo"
@@ -67,3 +69,20 @@ def test_the_sandbox_speaks_as_the_documents_say() -> None:
     assert xml.headers["content-type"].startswith("application/xml")
     assert left[0] - left[1] == 1
     assert int(last.headers["x-rate-limit-time-reset-ms"]) <= 30_000
+
+
+def test_requests_and_rows_are_part_of_the_published_description() -> None:
+    customers = digest("bigcommerce", "customers-v3.digest.json")["paths"]["/customers"]["get"]
+    orders = digest("bigcommerce", "orders-v2.digest.json")["paths"]
+    sandbox = Sandbox(people=5, systems=["bigcommerce"]).dialects["bigcommerce"]
+
+    # The sandbox refuses every filter that it does not know, so what the adapter sends is among these.
+    assert {each["name"] for each in customers["params"]} >= _CUSTOMER_FILTERS
+    assert {each["name"] for each in orders["/orders"]["get"]["params"]} >= _ORDER_FILTERS
+    row = next(iter(sandbox.tables["contact"]))
+    assert row.keys() <= customers["responses"]["200"]["schema"]["props"]["data"]["items"]["props"].keys()
+    order = next(iter(sandbox.tables["order"]))
+    assert (
+        order.keys()
+        <= {"custom_status", "cart_id"} | orders["/orders/{order_id}"]["get"]["responses"]["200"]["schema"]["props"].keys()
+    )

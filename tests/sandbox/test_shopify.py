@@ -1,8 +1,6 @@
 """Shopify's dialect answers as its sheet says: points, search syntax, global ids, tokens."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +9,7 @@ from graphql import GraphQLEnumType, GraphQLInterfaceType, GraphQLObjectType, bu
 
 from sandbox.app import Sandbox, server
 from sandbox.shopify import _SCHEMA
+from tests.specifications import specification
 from tests.world import served
 
 TOKEN = {"X-Shopify-Access-Token": "shpat_demo"}
@@ -41,15 +40,6 @@ def shop() -> Iterator[Shop]:
     sandbox = Sandbox(people=60, systems=["shopify"])
     with served(server(sandbox)) as address, httpx.Client(base_url=address, timeout=30) as http:
         yield Shop(sandbox, http)
-
-
-def specification() -> Path:
-    """Return where the vendors' published descriptions are; the test is skipped without them."""
-    folder = Path(os.environ.get("C360_SPECS") or Path(__file__).parents[2].parent / "shared" / "vendors" / "specs")
-    path = folder / "shopify" / "admin-2026-07.subset.graphql"
-    if not path.exists():
-        pytest.skip("the published schema is not here (C360_SPECS names its folder)")
-    return path
 
 
 # ---- tokens ----
@@ -348,7 +338,7 @@ LEFT_OUT = {"LegacyInteroperability", "QueryRoot.metafieldDefinitions"}  # of th
 
 
 def test_the_schema_is_part_of_the_published_one() -> None:
-    published = build_schema(specification().read_text())
+    published = build_schema(specification("shopify", "admin-2026-07.subset.graphql").read_text())
 
     for name, mine in _SCHEMA.type_map.items():
         if name.startswith(("__", "MetafieldDefinition")) or name in LEFT_OUT:
