@@ -1,4 +1,4 @@
-"""What an adapter is: facts about one system, and the reading verbs.
+"""What an adapter is: facts about one system, and the verbs that read and write.
 
 An adapter keeps no state but its configuration. It reads as if its system never failed: auth, budgets, retries and
 deadlines stand around `api.send`. Everything the core plans with is data here; no code outside `adapters/` may know a
@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeVar
 
 from adapters.wire import Api, Request, Response
+from adapters.writing import Outcome, Write, WriteVerb
 from credentials.schemes import Auth, Basic, OAuth, Token
 from model.errors import SourceError, UnsupportedError
 from model.records import Kind, ObjectType, Row
@@ -70,6 +71,15 @@ class KindFacts:
         unique: keys that no two live records of this kind share at this system.
         orders: fields that `scan` can sort by, ascending and descending.
         page: most rows in one `scan` call.
+        writes: target field → where a row that is written has it (`mapping/native.py`); a path in short form. Empty: the kind
+            cannot be written.
+        verbs: what `write` can do.
+        write_batch: most records in one `write` call.
+        upsert_by: keys by which the system itself creates or updates, in one step.
+        links: kinds that a written record can be tied to → the path that takes the other's id, None where the adapter ties
+            them in its own way.
+        if_version: the system itself compares versions before it writes.
+        lag: seconds in which `find` and `scan` may not show yet what was written; `read` always does.
     """
 
     object: str
@@ -81,6 +91,32 @@ class KindFacts:
     unique: frozenset[FindKey] = frozenset()
     orders: frozenset[OrderField] = frozenset()
     page: int = 100
+    writes: Mapping[str, Any] = field(default_factory=dict)
+    verbs: frozenset[WriteVerb] = frozenset()
+    write_batch: int = 1
+    upsert_by: frozenset[FindKey] = frozenset()
+    links: Mapping[Kind, str | None] = field(default_factory=dict)
+    if_version: bool = False
+    lag: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """How a change at the system can reach us by the system's own means; words for people, but for `bound`.
+
+    Attributes:
+        push: how it tells by itself, and how that is verified; "" when it cannot.
+        feed: how it is asked what changed; "" when only listing everything tells.
+        deletes: how deleted and merged records are seen; "" when they are not.
+        bound: seconds within which a change is told at the best; None where the vendor promises nothing.
+        why: the reason for the bound, or for there being none.
+    """
+
+    push: str = ""
+    feed: str = ""
+    deletes: str = ""
+    bound: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -173,6 +209,14 @@ class Checked:
     unreadable: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomPage:
+    """Rows of a custom object, in the system's own stable order. `next` asks for the following ones; None at the end."""
+
+    rows: list[Row]
+    next: str | None
+
+
 class Adapter:
     """One system. Subclasses state facts and override the verbs their system can serve.
 
@@ -188,6 +232,7 @@ class Adapter:
     auth: ClassVar[Mapping[str, Auth]]  # by the name used in `sources[].auth.scheme`
     evidence: ClassVar[str] = "E0"  # the highest level that a test shows, see docs/systems.md
     shown_by: ClassVar[str] = ""  # that test
+    live: ClassVar[Live] = Live()
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -233,6 +278,35 @@ class Adapter:
         """Return the next rows in the total order that `scan` names. See `Scan` and `Page`."""
         raise UnsupportedError(f"{self.name} cannot list {kind}")
 
+    async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
+        """Write records, and return one outcome each, in the order of `writes`.
+
+        A call that fails is the outcome of the records in it (`adapters/writing.py: settled`), since others may have been
+        written: nothing is raised but UnsupportedError. A request is `safe` only when all of its writes are `repeatable`.
+
+        Args:
+            writes: any number and any mixture of verbs: the adapter splits them. No two are of the same record.
+        """
+        raise UnsupportedError(f"{self.name} does not write {kind}")
+
+    async def objects(self, api: Api) -> list[ObjectType]:
+        """Return the account's custom objects with their fields, [] where it has none."""
+        raise UnsupportedError(f"{self.name} has no custom objects")
+
+    async def read_custom(self, api: Api, object: ObjectType, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        """Return rows of a custom object in the order of `ids`, None where there is none."""
+        raise UnsupportedError(f"{self.name} has no custom objects")
+
+    async def scan_custom(
+        self, api: Api, object: ObjectType, *, after: str | None, size: int, fields: Sequence[str]
+    ) -> CustomPage:
+        """Return the next rows of a custom object.
+
+        Args:
+            after: what the page before named as `next`; None from the start.
+        """
+        raise UnsupportedError(f"{self.name} has no custom objects")
+
     def classify(self, response: Response) -> SourceError | None:
         """Tell what went wrong from status, body code and body kind together; None when nothing did."""
         raise NotImplementedError
@@ -252,6 +326,6 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 __all__ = [
-    "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "FindKey", "KindFacts", "Learned", "OAuth", "OrderField",
-    "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "batches",
+    "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "CustomPage", "FindKey", "KindFacts", "Learned", "Live", "OAuth", "OrderField",
+    "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "batches",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ _REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "deal": ("stage",),
     "order": ("status", "raw_status", "total", "placed_at"),
     "ticket": ("status", "raw_status", "created_at", "updated_at"),
+    "marketing_event": ("event", "raw_kind", "at"),
 }
 _EMPTY: dict[str, Any] = {}
 _CLASSES: Mapping[str, Callable[..., Any]] = {"items": OrderItem}  # what `each` makes, by target field

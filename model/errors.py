@@ -21,7 +21,9 @@ C360Error                       .code is stable and one of the graph's ErrorCode
     ├── TokenExpiredError       UNAUTHENTICATED: refresh once
     ├── GrantLostError          UNAUTHENTICATED: a person must reconnect the source
     ├── SourceForbiddenError    FORBIDDEN
-    ├── RejectedError           VALIDATION: the system refused what we asked
+    ├── RejectedError           VALIDATION: the system refused what we asked; NOT_FOUND when it has no such thing (404)
+    │   ├── DuplicateError      DUPLICATE: it has another record with this key
+    │   └── StaleVersionError   STALE_VERSION: the record changed since the version that was named
     ├── UnsupportedError        UNSUPPORTED: the system has no such thing
     └── ProtocolError           UPSTREAM: it answered off its documents (HTML, broken JSON)
 """
@@ -134,7 +136,16 @@ class UpstreamTimeoutError(RetriableError):
 
 
 class NetworkError(RetriableError):
+    """
+    Attributes:
+        unsent: no connection came about, so nothing was carried out.
+    """
+
     code: ClassVar[ErrorCode] = "NETWORK"
+
+    def __init__(self, message: str, *, unsent: bool = False) -> None:
+        super().__init__(message)
+        self.unsent = unsent
 
 
 class ExhaustedError(SourceError):
@@ -159,6 +170,21 @@ class SourceForbiddenError(SourceError):
 
 class RejectedError(SourceError):
     code: ClassVar[ErrorCode] = "VALIDATION"
+
+    def __init__(
+        self, message: str, *, status: int | None = None, upstream_code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, status=status, upstream_code=upstream_code, retry_after=retry_after)
+        if status == 404:
+            self.code = "NOT_FOUND"  # type: ignore[misc]
+
+
+class DuplicateError(RejectedError):
+    code: ClassVar[ErrorCode] = "DUPLICATE"
+
+
+class StaleVersionError(RejectedError):
+    code: ClassVar[ErrorCode] = "STALE_VERSION"
 
 
 class UnsupportedError(SourceError):

@@ -36,3 +36,8 @@ _DIGITS = dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW",
 def of_minor(count: Decimal, currency: str) -> Money:
     """Return the money that so many of the currency's smallest units are."""
     return Money(count.scaleb(-_DIGITS.get(currency, 2)), currency)
+
+
+def in_minor(money: Money) -> Decimal:
+    """Return how many of its currency's smallest units the money is."""
+    return money.amount.scaleb(_DIGITS.get(money.currency, 2))

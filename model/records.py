@@ -16,7 +16,7 @@ from msgspec import Struct
 from model.money import Money
 
 Row = dict[str, Any]  # a system's own dict, exactly as it came over the wire
-Kind = Literal["contact", "account", "lead", "deal", "order", "ticket", "owner"]
+Kind = Literal["contact", "account", "lead", "deal", "order", "ticket", "marketing_event", "owner"]
 
 StageCategory = Literal["OPEN", "WON", "LOST"]
 OrderStatus = Literal[
@@ -25,6 +25,10 @@ OrderStatus = Literal[
 ]  # fmt: skip
 TicketStatus = Literal["NEW", "OPEN", "PENDING", "ON_HOLD", "SOLVED", "CLOSED", "DELETED", "UNKNOWN"]
 TicketPriority = Literal["LOW", "NORMAL", "HIGH", "URGENT"]
+MarketingEventKind = Literal[
+    "EMAIL_SENT", "EMAIL_DELIVERED", "EMAIL_OPENED", "EMAIL_CLICKED", "EMAIL_BOUNCED", "UNSUBSCRIBED", "SUBSCRIBED", "FORM_FILLED",
+    "PAGE_VISITED", "LIST_ADDED", "SCORE_CHANGED", "PROFILE_UPDATED", "CUSTOM",
+]  # fmt: skip
 
 
 class Ref(Struct, frozen=True, order=True, gc=False):
@@ -53,6 +57,7 @@ class Record(Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     deleted_at: datetime | None = None
+    revision: str | None = None  # the system's own mark of this version, where it has one, such as an ETag
 
     @property
     def id(self) -> str:
@@ -64,8 +69,8 @@ class Record(Struct, frozen=True, kw_only=True):
 
     @property
     def version(self) -> str:
-        """Orders versions of one record; the time of its last change as its system tells it."""
-        return self.updated_at.isoformat() if self.updated_at else ""
+        """What `ifVersion` is compared with: the system's own mark, else the time of the last change as it tells it."""
+        return self.revision or (self.updated_at.isoformat() if self.updated_at else "")
 
 
 class Person(Record, frozen=True, kw_only=True):
@@ -161,6 +166,18 @@ class Ticket(Record, frozen=True, kw_only=True):
     contact_id: str | None = None
 
 
+class MarketingEvent(Record, frozen=True, kw_only=True):
+    """What a marketing tool did to someone, or saw them do; it happens once and never changes."""
+
+    kind = "marketing_event"
+
+    event: MarketingEventKind
+    raw_kind: str  # the system's own word
+    at: datetime
+    campaign: str | None = None
+    contact_id: str | None = None
+
+
 class Owner(Record, frozen=True, kw_only=True):
     kind = "owner"
 
@@ -168,7 +185,9 @@ class Owner(Record, frozen=True, kw_only=True):
     email: str | None = None
 
 
-RECORDS: Mapping[Kind, type[Record]] = {each.kind: each for each in (Contact, Lead, Account, Deal, Order, Ticket, Owner)}
+RECORDS: Mapping[Kind, type[Record]] = {
+    each.kind: each for each in (Contact, Lead, Account, Deal, Order, Ticket, MarketingEvent, Owner)
+}
 
 
 # ---- what a system says about its own objects ----
@@ -213,12 +232,14 @@ class ObjectType(Struct, frozen=True, kw_only=True):
     Attributes:
         stages: by native stage id, empty where the object has none.
         currency: what an amount without one is in, when the system knows.
+        id_path: where a row has its id.
     """
 
     name: str
     fields: Mapping[str, FieldMeta]
     label: str | None = None
     custom: bool = False
+    id_path: str = "id"
     stages: Mapping[str, Stage] = {}
     currency: str | None = None
     version: str = ""

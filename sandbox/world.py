@@ -73,6 +73,8 @@ LEADS = frozenset({"salesforce", "zoho", "dynamics", "sugarcrm"})
 DEALS = frozenset({"hubspot", "salesforce", "zoho", "dynamics", "pipedrive", "sugarcrm"})
 ORDERS = frozenset({"shopify", "magento", "bigcommerce"})
 TICKETS = frozenset({"zendesk", "hubspot", "freshdesk"})
+MARKETING = frozenset({"marketo", "mailchimp"})
+CAMPAIGNS = ("Spring Launch", "Monthly Letter", "Webinar Invitation", "Winter Sale")
 # Systems that refuse an e-mail address, or a phone number, which another of their records has.
 ONE_PER_EMAIL = frozenset({"hubspot", "shopify", "zendesk", "magento", "bigcommerce", "freshdesk", "mailchimp"})
 ONE_PER_PHONE = frozenset({"shopify"})
@@ -176,6 +178,16 @@ class Ticket(Struct, gc=False):
     updated: int
 
 
+class MarketingEvent(Struct, gc=False):
+    """`what` counts 0 sent, 1 delivered, 2 opened, 3 clicked, 4 bounced, 5 unsubscribed; `campaign` indexes CAMPAIGNS."""
+
+    id: int
+    contact: int
+    what: int
+    campaign: int
+    at: int
+
+
 class User(Struct, gc=False):
     """Someone who works with the system: owners, agents."""
 
@@ -207,7 +219,7 @@ class World:
 
     Attributes:
         profiles: system → contacts (customers, end users); leads: system → leads.
-        deals, orders, tickets: system → records, in no particular order.
+        deals, orders, tickets, events: system → records, in no particular order.
     """
 
     def __init__(self, *, people: int = 1000, seed: int = 1, systems: Iterable[str] = tuple(PRESENCE)) -> None:
@@ -230,6 +242,7 @@ class World:
         self.deals = {system: self._deals(system) for system in self.systems if system in DEALS}
         self.orders = {system: self._orders(system) for system in self.systems if system in ORDERS}
         self.tickets = {system: self._tickets(system) for system in self.systems if system in TICKETS}
+        self.events = {system: self._events(system) for system in self.systems if system in MARKETING}
 
     def _profiles(self, system: str) -> list[Profile]:
         known = PRESENCE[system]
@@ -403,6 +416,25 @@ class World:
                         number=(bits >> 36) % 1000,
                         created=created,
                         updated=created + (bits >> 5) % max(END - created, 1000) // 1000 * 1000,
+                    )
+                )
+        return found
+
+    def _events(self, system: str) -> list[MarketingEvent]:
+        found: list[MarketingEvent] = []
+        for profile in self.profiles[system]:
+            if profile.deleted:
+                continue
+            bits = mix(self.seed, tag("event"), tag(system), profile.id)
+            for nth in range(4 if profile.person == 0 else (0, 1, 2, 3, 4, 6)[bits % 6]):
+                bits = mix(bits, nth)
+                found.append(
+                    MarketingEvent(
+                        id=_scatter(len(found) + 1, tag(system)),
+                        contact=profile.id,
+                        what=nth if profile.person == 0 else (0, 0, 1, 1, 2, 2, 3, 4, 5)[(bits >> 20) % 9],
+                        campaign=(bits >> 26) % len(CAMPAIGNS),
+                        at=profile.created + bits % max(END - profile.created, 1000) // 1000 * 1000,
                     )
                 )
         return found

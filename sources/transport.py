@@ -61,7 +61,8 @@ class Retry(httpx.AsyncBaseTransport):
             except RetriableError as error:
                 response, fault = None, error
             pause = self._pause(fault, attempt)
-            refused_unsent = isinstance(fault, ThrottledError)  # a throttled call was not carried out: safe whatever it was
+            # What was throttled, or never left, was not carried out: safe to repeat whatever it was.
+            refused_unsent = isinstance(fault, ThrottledError) or (isinstance(fault, NetworkError) and fault.unsent)
             late = self._clock.monotonic() + pause >= call.reading.deadline
             if attempt == ATTEMPTS or late or not (call.request.safe or refused_unsent):
                 if response is None:
@@ -135,7 +136,8 @@ class Guard(httpx.AsyncBaseTransport):
         except (TimeoutError, httpx.TimeoutException) as error:
             raise UpstreamTimeoutError("did not answer in time") from error
         except (httpx.TransportError, OSError) as error:
-            raise NetworkError("could not be reached, or cut the line") from error
+            unsent = isinstance(error, httpx.ConnectError)
+            raise NetworkError("could not be reached, or cut the line", unsent=unsent) from error
 
     def _fault(self, answer: Response) -> SourceError | None:
         fault = self._adapter.classify(answer)

@@ -1,0 +1,38 @@
+"""How Salesforce refuses, and what its answers say of budgets."""
+
+from adapters.base import Learned
+from model.errors import (
+    ExhaustedError,
+    ProtocolError,
+    RejectedError,
+    SourceForbiddenError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+)
+from tests.adapters.refusals.answers import HTML, Heard, Refusals, answer
+
+
+def salesforce(code: str, message: str = "no") -> list[dict[str, str]]:
+    return [{"message": message, "errorCode": code}]
+
+
+REFUSALS: Refusals = [
+    (answer(403, salesforce("REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")), ExhaustedError, 3600.0),
+    (answer(403, salesforce("REQUEST_LIMIT_EXCEEDED", "ConcurrentRequests Limit exceeded.")), ThrottledError, 2.0),
+    (answer(403, salesforce("REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgLongTxn Limit exceeded.")), ThrottledError, 2.0),
+    (answer(403, salesforce("INSUFFICIENT_ACCESS")), SourceForbiddenError, None),
+    (answer(401, salesforce("INVALID_SESSION_ID", "Session expired or invalid")), TokenExpiredError, None),
+    (answer(400, salesforce("MALFORMED_QUERY")), RejectedError, None),
+    (answer(400, salesforce("INVALID_FIELD")), RejectedError, None),
+    (answer(400, salesforce("UNABLE_TO_LOCK_ROW")), UnavailableError, None),
+    (answer(404, salesforce("NOT_FOUND")), RejectedError, None),
+    (answer(503, salesforce("SERVER_UNAVAILABLE")), UnavailableError, None),
+    (answer(500, salesforce("UNKNOWN_EXCEPTION")), UnavailableError, None),
+    (answer(404, HTML), ProtocolError, None),
+]
+HEARD: Heard = [
+    (answer(200, {}, sforce_limit_info="api-usage=18/5000"), [Learned(window="daily", limit=5000.0, remaining=4982.0)]),
+    (answer(200, {}, sforce_limit_info="api-usage=18/5000, per-app-api-usage=17/250(appName=sample)"), [Learned(window="daily", limit=5000.0, remaining=4982.0)]),
+    (answer(200, {}), []),
+]  # fmt: skip
