@@ -65,7 +65,7 @@ class KindFacts:
         object: the system's own name for it.
         mapping: the default mapping document, version 1 (`mapping/spec.py`): target field → rule over native paths.
         custom_prefix: where custom fields stand in a row, with a trailing dot, such as "properties."; "" at the top.
-        read_batch: most ids in one `read` call.
+        read_batch: most ids in one `read` call; 0: records of this kind cannot be read by id.
         find: keys that `find` can look records up by.
         find_batch: most values in one `find` call.
         unique: keys that no two live records of this kind share at this system.
