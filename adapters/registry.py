@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adapters.base import Adapter
 from adapters.bigcommerce import BigCommerce
+from adapters.dynamics import Dynamics
 from adapters.facts import mistakes
 from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
@@ -20,7 +21,7 @@ from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk)
+    each.name: each for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk)
 }
 
 

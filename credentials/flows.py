@@ -58,6 +58,7 @@ class Renewing(httpx.Auth):
     may have ended the old token, and the store.
 
     Args:
+        scheme: of this source (`OAuth.at`).
         exchange: sends a token request (address, fields, encoding) under the source's budget and a deadline of its own.
         expired: tells from an answer that the token was not accepted (status alone does not tell).
     """
@@ -138,12 +139,12 @@ class Renewing(httpx.Auth):
         return await self._loaded()
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
-        said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
+        said = {"client_id": grant.client_id, "client_secret": grant.client_secret, **self._scheme.fields}
         if grant.refresh_token:
             said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
         else:
             said |= {"grant_type": "client_credentials"}
-        answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body)
+        answer = await self._exchange(self._scheme.token_path, said, self._scheme.body)
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:

@@ -74,6 +74,8 @@ class Opener:
             budget = self._budgets[account] = self._budget(adapter.windows, account=":".join(account))
         guard = Guard(self._network, adapter=adapter, budget=budget, breaker=Breaker(self._clock), clock=self._clock)
         scheme = adapter.auth[found[1].scheme]
+        if isinstance(scheme, OAuth):
+            scheme = _placed(scheme, row.id, row.base_url, config.get("options", {}))
         http = client(Retry(guard, clock=self._clock, rng=self._rng))
         return Source(
             workspace=row.workspace, id=row.id, label=row.label, rank=row.rank, adapter=adapter,
@@ -124,6 +126,13 @@ def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
     )
 
 
+def _placed(scheme: OAuth, source: str, base_url: str, options: Mapping[str, str]) -> OAuth:
+    try:
+        return scheme.at(base_url, options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"sources.{source}.options: {error.message}") from None
+
+
 def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Grant:
     """Return the credentials a source was configured with.
 
@@ -138,6 +147,8 @@ def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Gra
     scheme = adapter_class.auth.get(said.auth.scheme)
     if scheme is None:
         raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")
+    if isinstance(scheme, OAuth):
+        _placed(scheme, said.id, str(said.base_url).rstrip("/"), said.options)
     secrets = said.auth.secrets()
     for name in _NEEDED[type(scheme)]:
         if not secrets.get(name):

@@ -438,7 +438,7 @@ class _Api:
             request.method,
             request.path if "://" in request.path else base + request.path,
             params=list(request.params) or None,
-            content=orjson.dumps(request.json) if request.json is not None else None,
+            content=orjson.dumps(request.json) if request.json is not None else request.body,
             headers={**({"content-type": "application/json"} if request.json is not None else {}), **request.headers},
             extensions={CALL: Call(request, self._reading)},
         )

@@ -42,6 +42,8 @@ PLAIN: dict[str, list[str]] = {
     "marketing_event": ["event", "raw_kind", "at"],
 }  # fmt: skip
 
+NOBODY = {"email": "nobody@example.invalid", "phone": "+15550000000", "domain": "nobody.invalid"}
+
 
 @dataclass(frozen=True, slots=True)
 class Vendors:
@@ -72,7 +74,7 @@ class Vendors:
 
 @pytest.fixture(scope="module")
 def vendors() -> Iterator[Vendors]:
-    sandbox = Sandbox(people=100)
+    sandbox = Sandbox(people=110)
     with served(server(sandbox)) as address, TemporaryDirectory() as folder:
         yield Vendors(sandbox, address, Path(folder))
 
@@ -198,11 +200,10 @@ def test_find_gives_exactly_the_records_that_carry_the_value(vendors: Vendors, s
     async def work(source: Source) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
         ids = await ids_of(vendors, source, kind)
         carriers: dict[str, set[str]] = {}
-        for record in (await source.read(kind, ids, fields=PLAIN[kind] + ["phones"], reading=reading())).value.values():
-            assert isinstance(record, Person)
-            for value in {record.email, *record.emails} - {None} if key == "email" else {record.phone, *record.phones} - {None}:
+        for record in (await source.read(kind, ids, fields=[*PLAIN[kind], "phones", "domain"], reading=reading())).value.values():
+            for value in _carried(record, key):
                 carriers.setdefault(value, set()).add(record.native_id)
-        asked = [*carriers, "nobody@example.invalid" if key == "email" else "+15550000000"]
+        asked = [*carriers, NOBODY[key]]
         answer = await source.find(kind, key, asked, fields=PLAIN[kind], reading=reading())
         return carriers, {value: {record.native_id for record in records} for value, records in answer.value.items()}
 
@@ -254,6 +255,14 @@ def test_a_token_that_dies_is_renewed_and_the_call_repeated(vendors: Vendors, sy
         await source.check(reading())
 
     vendors.run(system, work)
+
+
+def _carried(record: Any, key: str) -> set[str]:
+    if key == "domain":
+        return {record.domain} - {None}
+    assert isinstance(record, Person)
+    found: set[Any] = {record.email, *record.emails} if key == "email" else {record.phone, *record.phones}
+    return found - {None}
 
 
 def _unknown_like(id: str) -> str:
