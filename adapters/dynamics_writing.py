@@ -4,12 +4,10 @@ Many records go in one `$batch` that goes on after errors, not in CreateMultiple
 not say which one was at fault.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +16,7 @@ from adapters.dynamics_batch import Operation, answers, composed
 from adapters.dynamics_metadata import COST, CURRENCY, HEADERS
 from adapters.dynamics_rows import is_guid
 from adapters.writing import failed, settled
-from model.errors import RejectedError, SourceError
+from model.errors import ProtocolError, RejectedError, SourceError
 from model.records import Kind, ObjectType, Row
 
 BATCH = 50  # operations: a batch may hold 1,000, and must be done within two minutes
@@ -28,6 +26,7 @@ _BINDS: Mapping[str, tuple[str, str]] = {  # lookup → (navigation property, se
 }  # fmt: skip
 _NESTED: Mapping[str, str] = {"parentcustomerid_account": "accounts"}  # navigation property → set
 _CLOSING: Mapping[str, str] = {"WON": "WinOpportunity", "LOST": "LoseOpportunity"}
+_SHOWN = {"Prefer": "return=representation"}  # an answer with a body can be told from one that was cut off
 _MADE = re.compile(r"\(([0-9a-fA-F-]{36})\)\s*$")
 
 Classify = Callable[[Response], SourceError | None]
@@ -44,11 +43,11 @@ async def written(
     """
     asked: list[list[Operation] | Outcome] = [_operations(root, kind, name, each, meta) for each in writes]
     sent = [(at, each) for at, each in enumerate(asked) if not isinstance(each, Outcome)]
-    parts = await asyncio.gather(*(
-        settled([writes[at] for at, _ in some], partial(_sent, api, root, kind, [group for _, group in some], classify))
-        for some in batches(sent, BATCH)
-    ))  # fmt: skip
-    done = {at: outcome for (at, _), outcome in zip(sent, chain.from_iterable(parts), strict=True)}
+    done: dict[int, Outcome] = {}
+    for some in batches(sent, BATCH):  # one after another: large batches at once are what the limit on execution time is for
+        call = partial(_sent, api, root, kind, [group for _, group in some], classify)
+        outcomes = await settled([writes[at] for at, _ in some], call)
+        done |= {at: outcome for (at, _), outcome in zip(some, outcomes, strict=True)}
     return [each if isinstance(each, Outcome) else done[at] for at, each in enumerate(asked)]
 
 
@@ -90,7 +89,9 @@ def _outcome(write: Write, group: Sequence[Operation], answer: Response) -> Outc
     if write.native_id is not None:
         return Outcome(state="APPLIED", native_id=write.native_id)
     made = _MADE.search(answer.headers.get("odata-entityid", ""))
-    return Outcome(state="APPLIED", native_id=made[1].lower() if made else None, created=True)
+    if made is None:
+        raise ProtocolError("made a record and did not name it", status=answer.status)
+    return Outcome(state="APPLIED", native_id=made[1].lower(), created=True)
 
 
 def _operations(root: str, kind: Kind, name: str, write: Write, meta: ObjectType) -> list[Operation] | Outcome:
@@ -111,10 +112,12 @@ def _operations(root: str, kind: Kind, name: str, write: Write, meta: ObjectType
     if kind == "deal" and "statuscode" in body:
         body["statecode"] = 0  # a closed deal that goes back to an open status is opened
     if write.verb == "create":
+        where = f"{where}?$select={meta.id_path}"
         if closing is None:
-            return [Operation(method="POST", path=where, json=body)]
+            return [Operation(method="POST", path=where, json=body, headers=_SHOWN)]
         id = str(uuid4())  # the action must name the deal that is made beside it
-        return [Operation(method="POST", path=where, json={**body, meta.id_path: id}), _close(root, *closing, f"/{name}({id})")]
+        end = _close(root, *closing, f"/{name}({id})")
+        return [Operation(method="POST", path=where, json={**body, meta.id_path: id}, headers=_SHOWN), end]
     if closing is None:
         return [Operation(method="PATCH", path=where, json=body, headers=match)]
     end = _close(root, *closing, f"/{name}({write.native_id})")
