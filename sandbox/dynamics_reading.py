@@ -122,7 +122,7 @@ class Reader:
             token = _made_cookie(self._key(schema, page[size - 1], order), number + 1)
             query = [(name, value) for name, value in said.items() if name != "$skiptoken"]
             resource = quote(call.resource, safe="()',")
-            body["@odata.nextLink"] = f"{call.root}/{resource}?{urlencode([*query, ('$skiptoken', token)], quote_via=quote)}"
+            body["@odata.nextLink"] = f"{call.root}/{resource}?{urlencode([*query, ('$skiptoken', token)], safe='$,', quote_via=quote)}"
         return json_response(body, headers=_applied(call))
 
     def one(
@@ -251,7 +251,7 @@ class Reader:
             walked = iter(found)
         if after is None:
             return walked
-        return (row for row in walked if self._beyond(self._key(schema, row, order), after, order))
+        return (row for row in walked if _beyond(schema, self._key(schema, row, order), after, order))
 
     def _walked(
         self, schema: Schema, node: Node | None, order: list[tuple[str, bool]], after: list[Any] | None
@@ -299,15 +299,7 @@ class Reader:
         return [*(self._value(schema, row, path) for path, _ in order), row[schema.id]]
 
     def _sort_value(self, schema: Schema, row: Row, path: str) -> Any:
-        value = self._value(schema, row, path)
-        return odata.guid_key(value) if path == schema.id else odata.order_key(value)
-
-    def _beyond(self, key: list[Any], after: list[Any], order: list[tuple[str, bool]]) -> bool:
-        for value, edge, (_, descending) in zip(key, after, order, strict=False):
-            left, right = odata.order_key(value), odata.order_key(edge)
-            if left != right:
-                return (left < right) if descending else (left > right)
-        return odata.guid_key(key[-1]) > odata.guid_key(after[-1])
+        return _sorted_by(schema, path, self._value(schema, row, path))
 
     def _size(self, call: Call) -> tuple[int, bool]:
         """Return how many rows this answer holds, and whether there are pages. $top does nothing where a page size is asked."""
@@ -318,6 +310,19 @@ class Reader:
         if top is not None and not top.isdigit():
             raise Refusal(400, "0x80060888", f"Invalid value '{top}' for $top query option found.")
         return (min(int(top), PAGE), False) if top else (PAGE, True)
+
+
+def _sorted_by(schema: Schema, path: str, value: Any) -> Any:
+    return odata.guid_key(value) if path == schema.id else odata.order_key(value)
+
+
+def _beyond(schema: Schema, key: list[Any], after: list[Any], order: list[tuple[str, bool]]) -> bool:
+    """Tell whether a row stands after a cookie's place."""
+    for value, edge, (path, descending) in zip(key, after, order, strict=False):
+        left, right = _sorted_by(schema, path, value), _sorted_by(schema, path, edge)
+        if left != right:
+            return bool(left < right) if descending else bool(left > right)
+    return odata.guid_key(key[-1]) > odata.guid_key(after[-1])
 
 
 def etag(row: Row) -> str:
