@@ -35,7 +35,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Marketo(Dialect):
-    """One instance, with the default partition and no CRM integration."""
+    """One instance, with the default partition and no CRM integration.
+
+    Attributes:
+        forbidden: paths, such as "leads/schema/fields", that the API user's role does not allow.
+    """
 
     name = "marketo"
     objects = {"contact": "leads", "marketing_event": "activities"}
@@ -48,6 +52,7 @@ class Marketo(Dialect):
         self._burst = RollingWindow(clock, limit=100, period=20)
         self._day: Counter[int] = Counter()
         self._under_way = 0
+        self.forbidden: set[str] = set()
         self._requests = count(1)
         profiles = world.profiles[self.name]
         self.leads: Table[Profile] = Table(
@@ -103,6 +108,8 @@ class Marketo(Dialect):
             return self.throttled(self._burst.wait())
         if self._under_way >= _PARALLEL:
             return self._error("615", "Concurrent access limit reached")
+        if endpoint.path.removeprefix("/rest/v1/").removesuffix(".json") in self.forbidden:
+            return self._error("603", "Access denied")
         self._day[self._today()] += 1
         self._under_way += 1
         request.state.under_way = True
