@@ -6,6 +6,8 @@ description. The base address is the instance's, such as https://123-ABC-456.mkt
 Everything answers 200: faults are codes in the body, for the call or for one record (`adapters/marketo_errors.py`). Leads are people, so
 their kind is contact. There is no list of leads and no filter by the time of change: they are found by address, read by id, and not listed.
 
+`updatedAt` moves when a standard field changes, not when a custom one does: as a version it tells no change of those.
+
 Marketo asks each application to keep to half of what the instance may: all integrations share it, and no header tells what the others took.
 
 Doubts: that a filter by e-mail ignores case, the address of a lead's page, that a lead without an address is made by `createDuplicate`,
@@ -65,8 +67,8 @@ class Marketo(Adapter):
     name = "marketo"
     label = "Marketo Engage"
     api_version = "v1"
-    evidence = "E1"
-    shown_by = "tests/adapters/test_contract.py"
+    evidence = "E3"
+    shown_by = "tests/conformance/test_marketo_client.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         "oauth": OAuth(
             token_path="/identity/oauth/token", body="query", dead_grant=frozenset({"unauthorized", "invalid_client"})
