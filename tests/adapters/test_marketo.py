@@ -21,7 +21,7 @@ from sandbox.marketo import Marketo
 from sources.reading import Reading
 from sources.source import Source, _Api
 from tests.specifications import digest
-from tests.world import served, source_settings
+from tests.world import served, source_settings, world
 
 T = TypeVar("T")
 ADA = "ada.king@northwind.example"
@@ -409,6 +409,32 @@ def test_one_request_that_fails_leaves_the_others_as_they_are(instance: Instance
     )
 
     assert [each.state for each in done] == ["UNKNOWN", "APPLIED"]
+
+
+def test_a_customer_is_written_through_the_graph_once_and_found_by_the_next_question() -> None:
+    mutation = """mutation { customerUpsert(
+      input: {emails: ["fresh@people.example"], givenName: "Fresh", familyName: "Person"},
+      options: {idempotencyKey: "marketo-1", targets: ["marketo"]}
+    ) { writes { state error { code message } } userErrors { code message } customer { name } } }"""
+    with world(people=40, systems=("marketo",)) as running:
+        said = [running.data(mutation)["customerUpsert"] for _ in range(2)]
+        found = running.data('{ customer(by: {email: "fresh@people.example"}) { name } }')["customer"]
+        leads = running.sandbox.dialects["marketo"].tables["contact"].having("email", ["fresh@people.example"])
+
+    assert [each["writes"] for each in said] == [[{"state": "APPLIED", "error": None}]] * 2
+    assert said[0]["customer"] == found == {"name": "Fresh Person"}
+    assert len(leads) == 1
+
+
+def test_a_list_through_the_graph_says_that_it_is_not_served() -> None:
+    with world(people=40, systems=("marketo", "hubspot")) as running:
+        listed = running.data("{ customers(first: 10) { nodes { contacts { ref { system } } } sources { source { id } state code } } }")["customers"]  # fmt: skip
+
+    states = {each["source"]["id"]: (each["state"], each["code"]) for each in listed["sources"]}
+    assert states["marketo"] == ("UNSUPPORTED", "UNSUPPORTED")
+    assert "marketo" in {each["ref"]["system"] for node in listed["nodes"] for each in node["contacts"]}, (
+        "found by address all the same"
+    )
 
 
 # ---- the published description ----
