@@ -15,7 +15,7 @@ and how many empty pages activities begin with when they are asked for from long
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
@@ -41,9 +41,9 @@ from adapters.base import (
     batches,
 )
 from adapters.marketo_errors import TooManyError, fault_of, record_fault
-from adapters.writing import failed, settled
+from adapters.writing import Applied, settled
 from mapping.convert import instant
-from model.errors import ProtocolError, SourceError, SourceForbiddenError
+from model.errors import DuplicateError, ProtocolError, RejectedError, SourceError, SourceForbiddenError
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
 
 _BATCH, _PARENTS = 300, 30
@@ -189,8 +189,8 @@ class Marketo(Adapter):
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One request after the other: upserts of one address in the same request, or at the same time, would make two leads."""
-        outcomes: dict[int, Outcome] = {}
-        for action, places in _requests(writes):
+        outcomes = {at: _not_there(each) for at, each in enumerate(writes) if each.native_id and not each.native_id.isdecimal()}
+        for action, places in _requests(writes, outcomes.keys()):
             some = [writes[at] for at in places]
             done = await settled(some, partial(self._written, api, action))
             outcomes |= zip(places, done, strict=True)
@@ -255,11 +255,12 @@ def _action(write: Write) -> str:
     return {"update": "updateOnly", "upsert": "createOrUpdate", "delete": "delete"}[write.verb]
 
 
-def _requests(writes: Sequence[Write]) -> Iterator[tuple[str, list[int]]]:
+def _requests(writes: Sequence[Write], without: Container[int]) -> Iterator[tuple[str, list[int]]]:
     """Yield (action, places in `writes`) of each request: as many records as one may hold, and no address twice."""
     by_action: dict[str, list[int]] = {}
     for at, write in enumerate(writes):
-        by_action.setdefault(_action(write), []).append(at)
+        if at not in without:
+            by_action.setdefault(_action(write), []).append(at)
     for action, places in by_action.items():
         part: list[int] = []
         addresses: set[str] = set()
@@ -276,7 +277,14 @@ def _requests(writes: Sequence[Write]) -> Iterator[tuple[str, list[int]]]:
         yield action, part
 
 
+def _not_there(write: Write) -> Outcome:
+    if write.verb == "delete":
+        return Outcome(state="UNCHANGED", native_id=write.native_id)
+    return Outcome(state="REJECTED", native_id=write.native_id, error=RejectedError("not found", status=404))
+
+
 def _outcome(write: Write, told: Row) -> Outcome:
+    """Return what became of a record; one that was skipped was certainly not written, whatever the reason."""
     native_id = str(told["id"]) if told.get("id") else write.native_id
     if told.get("status") in {"created", "updated", "deleted"}:
         return Outcome(
@@ -284,11 +292,12 @@ def _outcome(write: Write, told: Row) -> Outcome:
         )
     reason = next(iter(told.get("reasons") or told.get("errors") or [{}]))
     error = record_fault(reason)
-    if write.verb == "delete" and error.code == "NOT_FOUND":
-        return Outcome(state="UNCHANGED", native_id=write.native_id)
+    if error.code == "NOT_FOUND":
+        return _not_there(write)
     message = str(reason.get("message"))
     named = [path for path in write.row if f"'{path}'" in message]
-    return Outcome(state=failed(error).state, native_id=write.native_id, error=error, fields=named)
+    state: Applied = "CONFLICT" if isinstance(error, DuplicateError) else "REJECTED"
+    return Outcome(state=state, native_id=write.native_id, error=error, fields=named)
 
 
 def _field(each: Row, custom: bool) -> FieldMeta:

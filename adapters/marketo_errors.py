@@ -21,13 +21,14 @@ from model.errors import (
 )
 
 _DAY, _SIX_HOURS, _HOUR = 86_400.0, 21_600.0, 3600.0
+_ROLLS = 5.0  # of 20: the window rolls, and a call that is refused again costs little
 _MISSING = 404  # makes a RejectedError a NOT_FOUND, whatever the HTTP status was
 # code → class, our words, seconds to wait
 _CODES: Mapping[str, tuple[type[SourceError], str, float | None]] = {
     "500": (UnavailableError, "not available", None), "502": (UnavailableError, "not available", None),
     "601": (TokenExpiredError, "the token is not valid", None), "602": (TokenExpiredError, "the token has expired", None),
     "603": (SourceForbiddenError, "not allowed, or not from this address", None), "604": (UpstreamTimeoutError, "ran for too long", None),
-    "605": (RejectedError, "refused the HTTP method", None), "606": (ThrottledError, "too many calls in 20 seconds", 20.0),
+    "605": (RejectedError, "refused the HTTP method", None), "606": (ThrottledError, "too many calls in 20 seconds", _ROLLS),
     "607": (ExhaustedError, "the day's quota is used up", _HOUR), "608": (UnavailableError, "not available", None),
     "609": (RejectedError, "found no JSON in our request", None), "610": (RejectedError, "does not know this path", None),
     "611": (UnavailableError, "failed inside", None), "612": (RejectedError, "refused the content type", None),

@@ -335,10 +335,13 @@ def test_every_record_has_an_outcome_of_its_own(instance: Instance) -> None:
         Write(verb="create", row={"email": "fine2@people.example"}),
         Write(verb="upsert", match="email", row={"email": "twin@people.example", "firstName": "X"}),
         Write(verb="delete", native_id="999999998"),
+        Write(verb="update", native_id="no-number", row={"firstName": "X"}),
     )
 
-    assert [each.state for each in done] == ["CONFLICT", "REJECTED", "REJECTED", "REJECTED", "APPLIED", "CONFLICT", "UNCHANGED"]
-    assert [each.error and each.error.code for each in done] == ["DUPLICATE", "NOT_FOUND", "VALIDATION", "VALIDATION", None, "DUPLICATE", None]  # fmt: skip
+    assert [each.state for each in done] == [
+        "CONFLICT", "REJECTED", "REJECTED", "REJECTED", "APPLIED", "CONFLICT", "UNCHANGED", "REJECTED",
+    ]  # fmt: skip
+    assert [each.error and each.error.code for each in done] == ["DUPLICATE", "NOT_FOUND", "VALIDATION", "VALIDATION", None, "DUPLICATE", None, "NOT_FOUND"]  # fmt: skip
     assert list(done[3].fields) == ["shoeSize"]
     assert all(known.lower() not in str(each.error).lower() for each in done)
 

@@ -27,7 +27,7 @@ REFUSALS: Refusals = [
     (answer(200, marketo("602", "Access token expired")), TokenExpiredError, None),
     (answer(200, marketo("603", "Access denied")), SourceForbiddenError, None),
     (answer(200, marketo("604", "Request timed out")), UpstreamTimeoutError, None),
-    (answer(200, marketo("606", "Max rate limit '100' exceeded with in '20' secs")), ThrottledError, 20.0),
+    (answer(200, marketo("606", "Max rate limit '100' exceeded with in '20' secs")), ThrottledError, 5.0),
     (answer(200, marketo("607", "Daily API quota reached")), ExhaustedError, 3600.0),
     (answer(200, marketo("607"), date="Wed, 01 Jul 2026 05:59:00 GMT"), ExhaustedError, 60.0),
     (answer(200, marketo("607"), date="Wed, 01 Jul 2026 06:00:00 GMT"), ExhaustedError, 86_400.0),
