@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -11,10 +11,10 @@ from adapters.rest import Resource, RestAdapter
 from mapping.compile import compile_mapping
 from mapping.spec import Document
 from model.errors import MappingError
-from model.records import Kind
+from model.records import RECORDS, Kind
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
-_KINDS: tuple[Kind, ...] = get_args(Kind)
+_KINDS: tuple[Kind, ...] = tuple(RECORDS)
 _WINDOWS = ("bucket", "fixed", "rolling", "parallel")
 
 
