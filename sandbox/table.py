@@ -4,7 +4,7 @@ A hundred thousand people must fit, so a native row exists only while someone lo
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 Row = dict[str, Any]
@@ -104,6 +104,10 @@ class Table(Generic[E]):
             row = self.get(native_id)
             if row is not None:
                 yield row
+
+    def keys(self, order: str) -> Sequence[OrderKey]:
+        """Return (value, length of the id, id) of every row, sorted; nothing is rendered."""
+        return self._order(order)
 
     def _index(self, name: str) -> dict[Hashable, list[str]]:
         if name not in self._indexes:
