@@ -52,6 +52,7 @@ from model.errors import (
     ThrottledError,
     TokenExpiredError,
     UnavailableError,
+    UnsupportedError,
 )
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
 
@@ -276,6 +277,8 @@ class Magento(Adapter):
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One call a customer."""
+        if kind != "contact":
+            raise UnsupportedError("orders are written by the shop itself")
         return list(await asyncio.gather(*(self._written(api, each) for each in writes)))
 
     async def _written(self, api: Api, write: Write) -> Outcome:

@@ -6,15 +6,14 @@ collation does; rows that tie stand in no order that anyone states, unless a sec
 """
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Literal
 
-from sandbox.table import OrderKey, Row, Table
+from sandbox.table import Row, Table
 
 Kind = Literal["number", "time", "text"]
 CONDITIONS = frozenset({
@@ -165,38 +164,34 @@ def _pinned(table: Table[Any], criteria: Criteria) -> list[Row] | None:
 def _walked(table: Table[Any], columns: Columns, criteria: Criteria, tests: list[list["Test"]]) -> list[str]:
     """Return the ids of all rows that match, in order: by the keys alone where the filters allow, for shops are big."""
     column, down = criteria.sorts[0] if criteria.sorts else ("entity_id", False)
-    keys = table.keys(column)
-    low, high = 0, len(keys)
-    rest: list[tuple[list[Filter], list[Test]]] = []
-    for group, tests_of in zip(criteria.groups, tests, strict=True):
-        condition = _RANGES.get(group[0].condition) if len(group) == 1 and group[0].field == column else None
-        if condition is None:
-            rest.append((group, tests_of))
-            continue
-        edge = comparable(group[0].value, columns.kinds[column])
-        cut = bisect_left if condition in {"gteq", "lt"} else bisect_right
-        at = cut(keys, edge, key=lambda key: key[0])
-        low, high = (max(low, at), high) if condition in {"gt", "gteq"} else (low, min(high, at))
-    chosen: Sequence[OrderKey] = keys[low:high]
-    if rest:
-        light = all(each.field in {column, "entity_id"} for group, _ in rest for each in group)
-        chosen = [key for key in chosen if _passes(key, rest, column, None if light else table, columns)]
-    if len(criteria.sorts) < 2 and criteria.sorts:
-        chosen = sorted(chosen, key=lambda key: (key[0], _shuffled(key[2])))
-    return [key[2] for key in (reversed(chosen) if down else chosen)]
+    spans = [group[0] for group in criteria.groups if len(group) == 1 and group[0].field == column]
+    floors = [_edge(each, columns) for each in spans if _RANGES.get(each.condition) in {"gt", "gteq"}]
+    ceilings = [_edge(each, columns) for each in spans if _RANGES.get(each.condition) in {"lt", "lteq"}]
+    start, stop = (
+        (min(ceilings, default=None), max(floors, default=None))
+        if down
+        else (max(floors, default=None), min(ceilings, default=None))
+    )
+    chosen: list[tuple[Any, str]] = []
+    for key in table.keys(column, start=start, descending=down):
+        if stop is not None and (key[0] < stop if down else key[0] > stop):
+            break
+        if _holds(tests, criteria, partial(_light, table, columns, column, key)):
+            chosen.append(key)
+    if len(criteria.sorts) == 1 and column != "entity_id":
+        chosen.sort(key=lambda key: (key[0], _shuffled(key[1])), reverse=down)
+    return [id for _, id in chosen]
 
 
-def _passes(
-    key: OrderKey, rest: Sequence[tuple[list[Filter], list["Test"]]], column: str, table: Table[Any] | None, columns: Columns
-) -> bool:
-    row = table.get(key[2]) if table is not None else None
+def _edge(filter: Filter, columns: Columns) -> Any:
+    return comparable(filter.value, columns.kinds[filter.field])
 
-    def value(name: str) -> Any:
-        if name == column:
-            return key[0]
-        return float(key[2]) if row is None else columns.value(row, name)
 
-    return all(any(test(value(each.field)) for each, test in zip(group, tests, strict=True)) for group, tests in rest)
+def _light(table: Table[Any], columns: Columns, column: str, key: tuple[Any, str], name: str) -> Any:
+    """Return a row's value, rendering the row only where nothing else tells it."""
+    if name == column:
+        return key[0]
+    return table.value(name, key[1]) if name in WALKED else columns.value(table.get(key[1]) or {}, name)
 
 
 def _holds(tests: list[list["Test"]], criteria: Criteria, value: Callable[[str], Any]) -> bool:
@@ -308,4 +303,5 @@ def _kept(value: Any, tree: Mapping[str, Any]) -> Any:
         return [_kept(each, tree) for each in value] or None
     if not isinstance(value, dict) or not tree:
         return value
-    return {name: _kept(inner, tree[name]) if tree[name] else inner for name, inner in value.items() if name in tree}
+    kept = {name: _kept(inner, tree[name]) if tree[name] else inner for name, inner in value.items() if name in tree}
+    return kept or []  # PHP knows one empty array for both
