@@ -89,8 +89,8 @@ class Magento(Adapter):
     name = "magento"
     label = "Magento / Adobe Commerce"
     api_version = "V1"
-    evidence = "E1"
-    shown_by = "tests/adapters/test_contract.py"
+    evidence = "E2"
+    shown_by = "tests/adapters/test_magento_description.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         "oauth1": OAuth1(),
         "login": Login(token_path="/V1/integration/admin/token", lifetime=4 * 3600),  # refused to admins with two-factor login
