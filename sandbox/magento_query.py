@@ -16,6 +16,8 @@ from typing import Any, Literal
 from sandbox.table import Row, Table
 
 Kind = Literal["number", "time", "text"]
+Test = Callable[[Any], bool]
+Key = tuple[Any, str]  # what a row is ordered by, and its id
 CONDITIONS = frozenset({
     "eq", "finset", "from", "gt", "gteq", "in", "like", "lt", "lteq", "moreq", "neq", "nfinset", "nin", "nlike", "notnull", "null", "to",
 })  # fmt: skip
@@ -161,40 +163,43 @@ def _pinned(table: Table[Any], criteria: Criteria) -> list[Row] | None:
     return None
 
 
-def _walked(table: Table[Any], columns: Columns, criteria: Criteria, tests: list[list["Test"]]) -> list[str]:
+def _walked(table: Table[Any], columns: Columns, criteria: Criteria, tests: list[list[Test]]) -> list[str]:
     """Return the ids of all rows that match, in order: by the keys alone where the filters allow, for shops are big."""
     column, down = criteria.sorts[0] if criteria.sorts else ("entity_id", False)
-    spans = [group[0] for group in criteria.groups if len(group) == 1 and group[0].field == column]
-    floors = [_edge(each, columns) for each in spans if _RANGES.get(each.condition) in {"gt", "gteq"}]
-    ceilings = [_edge(each, columns) for each in spans if _RANGES.get(each.condition) in {"lt", "lteq"}]
-    start, stop = (
-        (min(ceilings, default=None), max(floors, default=None))
-        if down
-        else (max(floors, default=None), min(ceilings, default=None))
-    )
-    chosen: list[tuple[Any, str]] = []
+    lows: list[Any] = []
+    highs: list[Any] = []
+    rest: list[list[tuple[Callable[[Key], Any], Test]]] = []
+    for group, of in zip(criteria.groups, tests, strict=True):
+        condition = _RANGES.get(group[0].condition, "") if len(group) == 1 and group[0].field == column else ""
+        if condition:
+            (lows if condition in {"gt", "gteq"} else highs).append(comparable(group[0].value, columns.kinds[column]))
+        if condition not in {"gteq", "lteq"}:  # these are said by the ends of the walk
+            takers = [partial(_light, table, columns, column, each.field) for each in group]
+            rest.append(list(zip(takers, of, strict=True)))
+    low, high = max(lows, default=None), min(highs, default=None)
+    start, stop = (high, low) if down else (low, high)
+    chosen: list[Key] = []
     for key in table.keys(column, start=start, descending=down):
         if stop is not None and (key[0] < stop if down else key[0] > stop):
             break
-        if _holds(tests, criteria, partial(_light, table, columns, column, key)):
+        for alternatives in rest:
+            if not any(test(take(key)) for take, test in alternatives):
+                break
+        else:
             chosen.append(key)
     if len(criteria.sorts) == 1 and column != "entity_id":
         chosen.sort(key=lambda key: (key[0], _shuffled(key[1])), reverse=down)
     return [id for _, id in chosen]
 
 
-def _edge(filter: Filter, columns: Columns) -> Any:
-    return comparable(filter.value, columns.kinds[filter.field])
-
-
-def _light(table: Table[Any], columns: Columns, column: str, key: tuple[Any, str], name: str) -> Any:
+def _light(table: Table[Any], columns: Columns, column: str, name: str, key: Key) -> Any:
     """Return a row's value, rendering the row only where nothing else tells it."""
     if name == column:
         return key[0]
     return table.value(name, key[1]) if name in WALKED else columns.value(table.get(key[1]) or {}, name)
 
 
-def _holds(tests: list[list["Test"]], criteria: Criteria, value: Callable[[str], Any]) -> bool:
+def _holds(tests: list[list[Test]], criteria: Criteria, value: Callable[[str], Any]) -> bool:
     return all(
         any(test(value(each.field)) for each, test in zip(group, of, strict=True))
         for group, of in zip(criteria.groups, tests, strict=True)
@@ -206,9 +211,6 @@ def _page(criteria: Criteria, total: int) -> slice:
         return slice(None)
     page = min(criteria.page, max(-(-total // criteria.size), 1))
     return slice((page - 1) * criteria.size, page * criteria.size)
-
-
-Test = Callable[[Any], bool]
 
 
 def _test(filter: Filter, kind: Kind) -> Test:
