@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Encoding = Literal["form", "json", "query"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
@@ -11,13 +13,13 @@ class OAuth:
     Attributes:
         token_path: below the source's base address.
         lifetime: seconds to assume where the token answer names no `expires_in`.
-        body: how the token request is encoded.
+        body: how the token request's fields are sent; "query": in the address, for those who document nothing else.
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
     """
 
     token_path: str
     lifetime: float = 3600.0
-    body: Literal["form", "json"] = "form"
+    body: Encoding = "form"
     learns_host: str | None = None
     header: str = "Authorization"
     prefix: str = "Bearer "
@@ -35,7 +37,7 @@ class Login:
 
     token_path: str
     lifetime: float = 3600.0
-    body: Literal["form", "json"] = "json"
+    body: Encoding = "json"
     token: str | None = None
     learns_host: str | None = None
     header: str = "Authorization"
