@@ -109,7 +109,8 @@ class Magento(Adapter):
                 },
                 "given_name": {"path": "firstname", "convert": "text"}, "family_name": {"path": "lastname", "convert": "text"},
             },
-            # A number stands in an address, which cannot be written without its street and city.
+            # No key is unique: an e-mail address is one customer's on each website. A phone number stands in a postal address,
+            # which cannot be written without its street and city.
             writes={"email": "email", "given_name": "firstname", "family_name": "lastname"},
             verbs=frozenset({"create", "update", "delete"}),
         ),
@@ -338,7 +339,7 @@ class Magento(Adapter):
         # Messages come untranslated, with placeholders for what was sent.
         if response.status == 400 and "same email" in str(body.get("message")):
             return DuplicateError("another customer of the website has this e-mail address", status=400, upstream_code="email")
-        return RejectedError(f"refused with {response.status}", **facts)
+        return RejectedError(f"refused with {response.status}{''.join(f', {name}' for name in _named(body))}", **facts)
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         place = {"contact": "customer/index/edit/id", "order": "sales/order/view/order_id"}[kind]
