@@ -15,7 +15,8 @@ import httpx
 import orjson
 
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Auth, Basic, Encoding, OAuth, Token
+from credentials.schemes import Auth, Basic, Encoding, Login, OAuth, OAuth1, Token
+from credentials.signing import Signing
 from model.clock import Clock
 from model.errors import ExhaustedError, GrantLostError, ProtocolError, RetriableError, SourceError
 
@@ -53,7 +54,7 @@ Exchange = Callable[[str, Mapping[str, str], Encoding], Awaitable[TokenAnswer]]
 
 
 class Renewing(httpx.Auth):
-    """OAuth 2 with tokens that end.
+    """Tokens that end: OAuth 2, or a login.
 
     A renewal is a task of its own: a caller who gives up waiting must not cut it off between the vendor's answer, which
     may have ended the old token, and the store.
@@ -64,7 +65,7 @@ class Renewing(httpx.Auth):
     """
 
     def __init__(
-        self, scheme: OAuth, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
+        self, scheme: OAuth | Login, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
         expired: Callable[[httpx.Response], bool], clock: Clock,
     ) -> None:  # fmt: skip
         self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
@@ -150,26 +151,39 @@ class Renewing(httpx.Auth):
         return await self._loaded()
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
-        said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
-        if grant.refresh_token:
-            said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
-        else:
-            said |= {"grant_type": "client_credentials"}
-        answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body)
+        scheme = self._scheme
+        answer = await self._exchange(f"{self._base_url}{scheme.token_path}", _asked(scheme, grant), scheme.body)
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             body = None
-        if isinstance(body, dict) and answer.status < 300 and body.get("access_token"):
-            return body
+        if answer.status < 300 and (tokens := _tokens(scheme, body)) is not None:
+            return tokens
         code = str(body.get("error") or body.get("status") or "") if isinstance(body, dict) else ""
-        if code in self._scheme.dead_grant:
+        if isinstance(scheme, OAuth) and code in scheme.dead_grant:
             raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=answer.status)
         if isinstance(answer.fault, RetriableError | ExhaustedError):
             raise answer.fault
         if not isinstance(body, dict):
             raise ProtocolError("the token endpoint answered with something its documents do not know", status=answer.status)
         raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=answer.status)
+
+
+def _asked(scheme: OAuth | Login, grant: Grant) -> dict[str, str]:
+    if isinstance(scheme, Login):
+        return {"username": grant.username, "password": grant.password}
+    said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
+    if grant.refresh_token:
+        return said | {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
+    return said | {"grant_type": "client_credentials"}
+
+
+def _tokens(scheme: OAuth | Login, body: Any) -> dict[str, Any] | None:
+    """Return what was issued in OAuth's words, None when nothing was."""
+    if isinstance(scheme, Login) and scheme.token is None:
+        return {"access_token": body} if isinstance(body, str) and body else None
+    token = body.get(scheme.token if isinstance(scheme, Login) else "access_token") if isinstance(body, dict) else None
+    return {**body, "access_token": token} if token else None
 
 
 def _lives(answer: Mapping[str, Any], default: float) -> float:
@@ -189,7 +203,9 @@ def flow(
     expired: Callable[[httpx.Response], bool], clock: Clock,
 ) -> httpx.Auth:  # fmt: skip
     """Return the auth flow of a source."""
-    if isinstance(scheme, OAuth):
+    if isinstance(scheme, OAuth1):
+        return Signing(scheme, grant, clock=clock)
+    if isinstance(scheme, OAuth | Login):
         return Renewing(
             scheme,
             workspace=workspace,

@@ -27,6 +27,31 @@ class OAuth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A user name and a password that are exchanged for a token which ends; a new one is had the same way.
+
+    Attributes:
+        token: the answer's field with the token; None where the whole answer is the token, a JSON string.
+        The rest is as with OAuth.
+    """
+
+    token_path: str
+    lifetime: float = 3600.0
+    body: Encoding = "json"
+    token: str | None = None
+    learns_host: str | None = None
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth1:
+    """OAuth 1.0 (RFC 5849), one-legged: every request is signed with the secrets of a client and of a token that does not end."""
+
+    method: Literal["HMAC-SHA256", "HMAC-SHA1"] = "HMAC-SHA256"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """A fixed secret in a header, such as a private-app token."""
 
@@ -41,4 +66,4 @@ class Basic:
     user_suffix: str = ""
 
 
-Auth = OAuth | Token | Basic
+Auth = OAuth | Login | OAuth1 | Token | Basic

@@ -11,7 +11,7 @@ from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Basic, Encoding, OAuth, Token
+from credentials.schemes import Basic, Encoding, Login, OAuth, OAuth1, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -28,6 +28,8 @@ TOKEN_WAIT = 1.0  # seconds in which a turn may be waited for and a passing fail
 NO_AUTH = httpx.Auth()  # sends requests as they are
 _NEEDED: Mapping[type, tuple[str, ...]] = {
     OAuth: ("client_id", "client_secret"),
+    OAuth1: ("client_id", "client_secret", "token", "token_secret"),
+    Login: ("username", "password"),
     Token: ("token",),
     Basic: ("username", "password"),
 }
