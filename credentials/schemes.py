@@ -7,6 +7,8 @@ from typing import Literal
 
 from model.errors import ConfigurationError
 
+Encoding = Literal["form", "json", "query"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
@@ -18,7 +20,7 @@ class OAuth:
         fields: what a token request says besides, such as {"scope": "{base_url}/.default"}.
         defaults: of options that need not be said.
         lifetime: seconds to assume where the token answer names no `expires_in`.
-        body: how the token request is encoded.
+        body: how the token request's fields are sent; "query": in the address, for those who document nothing else.
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
     """
 
@@ -26,14 +28,14 @@ class OAuth:
     fields: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     lifetime: float = 3600.0
-    body: Literal["form", "json"] = "form"
+    body: Encoding = "form"
     learns_host: str | None = None
     header: str = "Authorization"
     prefix: str = "Bearer "
     dead_grant: frozenset[str] = frozenset({"invalid_grant"})  # `error` (or `status`) values that end a grant
 
     def at(self, base_url: str, options: Mapping[str, str]) -> "OAuth":
-        """Return the scheme of one source: a whole address, and fields without names to fill in.
+        """Return the scheme of one source: its address and fields without names to fill in.
 
         Raises:
             ConfigurationError: an option is missing; the message ends with its name.
@@ -45,12 +47,34 @@ class OAuth:
                 raise ConfigurationError(f"the option is missing by which tokens are asked for: {missing[0]}")
             return text.format_map(known)
 
-        path = filled(self.token_path)
         return replace(
-            self,
-            token_path=path if "://" in path else base_url + path,
-            fields={name: filled(value) for name, value in self.fields.items()},
+            self, token_path=filled(self.token_path), fields={name: filled(value) for name, value in self.fields.items()}
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A user name and a password that are exchanged for a token which ends; a new one is had the same way.
+
+    Attributes:
+        token: the answer's field with the token; None where the whole answer is the token, a JSON string.
+        The rest is as with OAuth.
+    """
+
+    token_path: str
+    lifetime: float = 3600.0
+    body: Encoding = "json"
+    token: str | None = None
+    learns_host: str | None = None
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth1:
+    """OAuth 1.0 (RFC 5849), one-legged: every request is signed with the secrets of a client and of a token that does not end."""
+
+    method: Literal["HMAC-SHA256", "HMAC-SHA1"] = "HMAC-SHA256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,4 +92,4 @@ class Basic:
     user_suffix: str = ""
 
 
-Auth = OAuth | Token | Basic
+Auth = OAuth | Login | OAuth1 | Token | Basic

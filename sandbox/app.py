@@ -18,13 +18,15 @@ from sandbox.dynamics import Dynamics
 from sandbox.faults import Faults
 from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
+from sandbox.magento import Magento
+from sandbox.marketo import Marketo
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    each.name: each for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk)
+    each.name: each for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Magento, Marketo, Salesforce, Shopify, Zendesk)
 }
 
 
