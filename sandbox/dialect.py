@@ -283,6 +283,8 @@ class Dialect:
             refusal = await self.admit(request, endpoint)
             response = refusal if refusal is not None else await endpoint.handler(request)
             response = self.finish(request, endpoint, response)
+            if fault is not None and fault.fault == "late_answer":
+                await asyncio.sleep(fault.seconds)
             return cut_off(response, request, fault) if fault else response
 
         return handle
