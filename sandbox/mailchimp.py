@@ -37,7 +37,11 @@ _ERRORS = "https://mailchimp.com/developer/marketing/docs/errors/"
 
 
 class Mailchimp(Dialect):
-    """One account with two audiences; the older one holds the population."""
+    """One account with two audiences; the older one holds the population.
+
+    Attributes:
+        busiest: the most calls that were open at once.
+    """
 
     name = "mailchimp"
     objects = {"contact": "members"}
@@ -45,10 +49,12 @@ class Mailchimp(Dialect):
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
         super().__init__(world, clock, base_url=base_url)
-        self._open = 0
+        self._open = self.busiest = 0
         self._audiences = {
-            AUDIENCE: Audience(AUDIENCE, "Demo audience", END - 4 * 365 * 86_400_000, world.profiles[self.name], clock),
-            OTHER: Audience(OTHER, "Second audience", END - 365 * 86_400_000, (), clock),
+            AUDIENCE: Audience(
+                AUDIENCE, "Demo audience", END - 4 * 365 * 86_400_000, world.profiles[self.name], world.people, clock
+            ),
+            OTHER: Audience(OTHER, "Second audience", END - 365 * 86_400_000, (), (), clock),
         }
         self.tables = {"contact": self._audiences[AUDIENCE].members}
         self._events: dict[str, list[MarketingEvent]] = {}
@@ -82,6 +88,7 @@ class Mailchimp(Dialect):
             if self._open >= _CONNECTIONS:
                 return self.throttled(0)
             self._open += 1
+            self.busiest = max(self.busiest, self._open)
             try:
                 return await handle(request)
             finally:

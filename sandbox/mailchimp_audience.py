@@ -3,13 +3,15 @@
 import hashlib
 import re
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from sandbox.clock import SandboxClock
 from sandbox.table import Row, Table
-from sandbox.world import Profile
+from sandbox.world import Person, Profile
 
 STATUSES = frozenset({"subscribed", "unsubscribed", "cleaned", "pending", "transactional"})
 CHOICES = ("Free", "Plus", "Pro")
@@ -38,15 +40,19 @@ class Audience:
         forgotten: hashes of addresses that were deleted for good; they cannot come back by the API.
     """
 
-    def __init__(self, id: str, name: str, created: int, profiles: Iterable[Profile], clock: SandboxClock) -> None:
+    def __init__(
+        self, id: str, name: str, created: int, profiles: Iterable[Profile], people: Sequence[Person], clock: SandboxClock
+    ) -> None:
         self.id, self.name, self.created = id, name, created
         self._clock = clock
         self._hashes: dict[str, str] = {}  # md5 of the address → contact_id
         self._addresses: dict[str, str] = {}  # contact_id → md5
         self.forgotten: set[str] = set()
         entries: dict[str, Profile] = {}
-        # One member per address: a deleted twin with the same one leaves no trace.
+        # An address has one member: a twin that was archived had come by the private one, or leaves no trace.
         for each in sorted(profiles, key=lambda profile: profile.deleted):
+            if each.deleted and hashed(address(each)) in self._hashes:
+                each = replace(each, email=people[each.person].private_email)
             if self._hashes.setdefault(hashed(address(each)), contact(each.id)) == contact(each.id):
                 entries[contact(each.id)] = each
                 self._addresses[contact(each.id)] = hashed(address(each))
@@ -203,7 +209,7 @@ class Audience:
             "sms_subscription_status": "nonsubscribed", "sms_subscription_last_updated": "",
             "merge_fields": dict.fromkeys(_TYPES, ""), "interests": {}, "stats": {"avg_open_rate": 0, "avg_click_rate": 0},
             "ip_signup": "", "timestamp_signup": "", "ip_opt": "", "timestamp_opt": "", "member_rating": 2, "last_changed": "", "language": "en",
-            "vip": False, "email_client": "", "location": {"latitude": 0, "longitude": 0, "gmtoff": 0, "dstoff": 0, "country_code": "", "timezone": "", "region": ""},
+            "vip": False, "email_client": "", "location": {"latitude": 0, "longitude": 0, "gmtoff": 0, "dstoff": 0, "country_code": "", "timezone": ""},
             "source": "API - Generic", "tags_count": 0, "tags": [], "list_id": self.id,
         }  # fmt: skip
 
