@@ -92,8 +92,8 @@ class Mailchimp(Adapter):
     name = "mailchimp"
     label = "Mailchimp"
     api_version = "3.0"
-    evidence = "E1"
-    shown_by = "tests/adapters/test_contract.py"
+    evidence = "E3"
+    shown_by = "tests/conformance/test_mailchimp_client.py"
     # An API key, or a token from OAuth, which never expires and has no refresh token. By Basic any user name will do.
     auth: ClassVar[Mapping[str, Auth]] = {"token": Token(), "basic": Basic()}
     # Ten at once for all apps of a user; two are left to the others. There is no quota by time, and no header tells anything.

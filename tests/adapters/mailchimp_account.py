@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import httpx
 import orjson
 
-from adapters.base import Config, Outcome, Position, Request, Response
+from adapters.base import Config, Outcome, Request, Response
 from adapters.mailchimp import Mailchimp
 from gateway.app import WORKSPACE, Runtime
 from gateway.settings import Settings
@@ -91,6 +90,7 @@ class Wire:
     """
 
     address: str
+    options: dict[str, str] = field(default_factory=dict)
     adapter: Mailchimp = field(init=False)
     sent: list[tuple[Request, Response]] = field(default_factory=list)
     before: dict[int, Callable[[], None]] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Wire:
 
     async def __aenter__(self) -> "Wire":
         base = f"{self.address}/mailchimp/3.0"
-        self.adapter = Mailchimp(Config(source="mailchimp", base_url=base))
+        self.adapter = Mailchimp(Config(source="mailchimp", base_url=base, options=self.options))
         self._http = httpx.AsyncClient(base_url=base, headers=KEY)
         return self
 
@@ -117,6 +117,3 @@ class Wire:
 
     async def described(self, kind: Kind) -> ObjectType:
         return await self.adapter.describe(self, kind)
-
-    def place(self, row: dict[str, Any]) -> Any:
-        return Position.of(datetime.fromisoformat(row["last_changed"]), row["contact_id"])
