@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from adapters.base import Api, Outcome, Request, Write, batches
 from adapters.writing import failed, settled
@@ -129,7 +130,7 @@ class _Audience:
         [write] = writes
         row = _spelled(write.row)
         status = row.get("status") or self._new
-        path = f"{self._members}/{hashed(str(row['email_address']))}"
+        path = f"{self._members}/{hashed(str(row.get('email_address') or ''))}"
         found = await self._send("upsert", "PUT", path, {**row, "status_if_new": status}, safe=write.repeatable)
         if found["status"] != "archived":
             return [Outcome(state="APPLIED", native_id=found["contact_id"])]
@@ -138,16 +139,14 @@ class _Audience:
 
     async def _updated(self, writes: Sequence[Write]) -> list[Outcome]:
         [write] = writes
-        found = await self._send(
-            "update", "PATCH", f"{self._members}/{write.native_id}", _spelled(write.row), safe=write.repeatable
-        )
+        found = await self._send("update", "PATCH", self._path(write), _spelled(write.row), safe=write.repeatable)
         if found["status"] == "archived":
             return [failed(RejectedError("not found: the member is archived", status=404))]
         return [Outcome(state="APPLIED", native_id=found["contact_id"])]
 
     async def _deleted(self, writes: Sequence[Write]) -> list[Outcome]:
         [write] = writes
-        path = f"{self._members}/{write.native_id}"
+        path = self._path(write)
         try:
             await self._api.send(Request(operation="contact.delete", method="DELETE", path=path, safe=write.repeatable))
         except RejectedError as error:
@@ -158,6 +157,9 @@ class _Audience:
                 raise  # bounced and pending members cannot be archived
             return [Outcome(state="UNCHANGED", native_id=write.native_id)]
         return [Outcome(state="APPLIED", native_id=write.native_id)]
+
+    def _path(self, write: Write) -> str:
+        return f"{self._members}/{quote(write.native_id or '', safe='')}"
 
     def _row(self, write: Write) -> Row:
         return {"status": self._new, **_spelled(write.row)}

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, Handler, json_response
 from sandbox.faults import Faults
-from sandbox.mailchimp_audience import MERGE_FIELDS, STATUSES, Audience, Refused, contact, invalid, iso, millis
+from sandbox.mailchimp_audience import MERGE_FIELDS, STATUSES, Audience, Refused, Span, contact, invalid, iso, millis
 from sandbox.table import Row
 from sandbox.world import CAMPAIGNS, END, MarketingEvent, World
 
@@ -195,25 +195,24 @@ class Mailchimp(Dialect):
             )
         except ValueError:
             raise invalid("since_last_changed", "This value should be a valid date-time") from None
-        ids = audience.changed(since, before)
+        ids: Span | list[str] = audience.changed(since, before)
         if "status" in said or "unique_email_id" in said or sort in {"timestamp_opt", "timestamp_signup"}:
             pool = audience.members if said.get("status") == "archived" else (audience.find(id) or {} for id in ids)
-            rows = [
-                row
-                for row in pool
-                if said.get("status", row["status"]) == row["status"]
-                and said.get("unique_email_id", row["unique_email_id"]) == row["unique_email_id"]
-            ]
+            names = [name for name in ("status", "unique_email_id") if name in said]
+            rows = [row for row in pool if all(row[name] == said[name] for name in names)]
             rows.sort(key=lambda row: row[sort or "last_changed"])
             ids = [row["contact_id"] for row in rows]
         if said.get("sort_dir") == "DESC":
-            ids.reverse()
+            ids = ids[::-1]
         start, size = _paging(request)
         rows = [_linked(row) for id in ids[start : start + size] if (row := audience.find(id)) is not None]
-        return _projected(
-            request,
-            {"members": rows, "list_id": audience.id, "total_items": len(ids), "_links": _links(f"/lists/{audience.id}/members")},
-        )
+        body = {
+            "members": rows,
+            "list_id": audience.id,
+            "total_items": len(ids),
+            "_links": _links(f"/lists/{audience.id}/members"),
+        }
+        return _projected(request, body)
 
     async def _member(self, request: Request) -> Response:
         _known(request, _FIELDS)

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -31,6 +31,22 @@ class Refused(Exception):
     def __init__(self, status: int, title: str, detail: str, *fields: tuple[str, str]) -> None:
         super().__init__(title)
         self.status, self.title, self.detail, self.fields = status, title, detail, fields
+
+
+class Span:
+    """A part of an order of members: sliced and turned as a list of ids would be, and made to ids only where it is read."""
+
+    def __init__(self, order: Sequence[tuple[int, str]], places: range) -> None:
+        self._order, self._places = order, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, part: slice) -> "Span":
+        return Span(self._order, self._places[part])
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._order[at][1][::-1] for at in self._places)
 
 
 class Audience:
@@ -70,11 +86,11 @@ class Audience:
     def count(self) -> int:
         return len(self._order)
 
-    def changed(self, since: int | None, before: int | None) -> list[str]:
-        """Return the ids of members who changed after and before these moments, the longest unchanged first, without the archived."""
+    def changed(self, since: int | None, before: int | None) -> "Span":
+        """Return those who changed after and before these moments, the longest unchanged first, without the archived."""
         low = 0 if since is None else bisect_right(self._order, since, key=lambda each: each[0])
         high = len(self._order) if before is None else bisect_left(self._order, before, key=lambda each: each[0])
-        return [id[::-1] for _, id in self._order[low:high]]
+        return Span(self._order, range(low, high))
 
     # ---- writing ----
 
