@@ -21,6 +21,7 @@ Unverified: that the default list leaves archived members out (they are left out
 
 import asyncio
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -135,6 +136,12 @@ class Mailchimp(Adapter):
         deletes="an unsubscribe webhook with action=delete; archived members by their status; deletions for good only by asking for them",
         why="the vendor promises no time for webhooks; a failed one is repeated for about 75 minutes",
     )  # fmt: skip
+
+    @classmethod
+    def home(cls, secrets: Mapping[str, str]) -> str | None:
+        """An API key ends with its data centre. A token from OAuth does not: `base_url` is the `api_endpoint` of its metadata and /3.0."""
+        centre = re.search(r"-([a-z]+[0-9]+)$", secrets.get("token") or secrets.get("password") or "")
+        return f"https://{centre[1]}.api.mailchimp.com/3.0" if centre else None
 
     async def check(self, api: Api) -> Checked:
         """Two calls: the account, and that the audience is there."""

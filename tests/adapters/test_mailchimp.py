@@ -5,13 +5,16 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from adapters.base import Request, Response, Scan, Write
-from model.errors import SourceError
+from gateway.app import WORKSPACE, Runtime
+from gateway.settings import Settings
+from model.errors import ConfigurationError, SourceError
 from model.records import Contact, MarketingEvent
 from sandbox.app import Sandbox, server
 from sandbox.faults import Fault
@@ -109,6 +112,31 @@ def test_merge_fields_are_custom_fields_under_the_names_people_gave_them(account
         "merge_fields.MMERGE7", "PICKLIST", True, {"Free": "Free", "Plus": "Plus", "Pro": "Pro"},
     )  # fmt: skip
     assert not meta.fields["First Name"].custom, "it has a place of its own"
+
+
+@pytest.mark.parametrize(
+    ("auth", "address"),
+    [
+        ({"scheme": "token", "token": API_KEY}, "https://us19.api.mailchimp.com/3.0"),
+        ({"scheme": "basic", "username": "anyone", "password": API_KEY}, "https://us19.api.mailchimp.com/3.0"),
+        ({"scheme": "token", "token": "an OAuth token"}, None),
+    ],
+)
+def test_the_address_is_learned_from_the_key(auth: dict[str, str], address: str | None, tmp_path: Path) -> None:
+    async def run() -> str:
+        said = {"id": "mailchimp", "system": "mailchimp", "auth": auth}
+        runtime = Runtime(Settings.model_validate({"data_dir": tmp_path, "sources": [said]}))
+        try:
+            await runtime.start()
+            return next(iter(runtime.registry.of(WORKSPACE))).adapter.config.base_url
+        finally:
+            await runtime.stop()
+
+    if address is not None:
+        assert asyncio.run(run()) == address
+        return
+    with pytest.raises(ConfigurationError, match=r"sources\.mailchimp\.base_url is missing"):
+        asyncio.run(run())
 
 
 # ---- events ----
