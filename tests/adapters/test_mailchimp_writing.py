@@ -137,6 +137,17 @@ def test_many_creates_are_two_calls_and_one_row_spoils_no_other(account: Account
     }  # fmt: skip
 
 
+def test_a_batch_whose_ids_cannot_be_asked_for_is_written_all_the_same(account: Account) -> None:
+    async def work(source: Source) -> list[Outcome]:
+        await source.described("contact", reading())
+        account.sandbox.faults.add(Fault(system="mailchimp", fault="status", path="GET */members", status=400, times=1))
+        return await written(source, create("nameless1@new.example"), create("nameless2@new.example"))
+
+    outcomes = account.run(work)
+
+    assert [(each.state, each.native_id, each.created) for each in outcomes] == [("APPLIED", None, True)] * 2
+
+
 def test_an_address_changes_and_a_field_is_cleared(account: Account) -> None:
     async def work(source: Source) -> tuple[list[Outcome], Contact | None]:
         [made] = await written(source, create("before@new.example"))
