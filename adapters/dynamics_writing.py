@@ -26,7 +26,6 @@ _BINDS: Mapping[str, tuple[str, str]] = {  # lookup → (navigation property, se
 }  # fmt: skip
 _NESTED: Mapping[str, str] = {"parentcustomerid_account": "accounts"}  # navigation property → set
 _CLOSING: Mapping[str, str] = {"WON": "WinOpportunity", "LOST": "LoseOpportunity"}
-_SHOWN = {"Prefer": "return=representation"}  # an answer with a body can be told from one that was cut off
 _MADE = re.compile(r"\(([0-9a-fA-F-]{36})\)\s*$")
 
 Classify = Callable[[Response], SourceError | None]
@@ -112,12 +111,11 @@ def _operations(root: str, kind: Kind, name: str, write: Write, meta: ObjectType
     if kind == "deal" and "statuscode" in body:
         body["statecode"] = 0  # a closed deal that goes back to an open status is opened
     if write.verb == "create":
-        where = f"{where}?$select={meta.id_path}"
         if closing is None:
-            return [Operation(method="POST", path=where, json=body, headers=_SHOWN)]
+            return [Operation(method="POST", path=where, json=body)]
         id = str(uuid4())  # the action must name the deal that is made beside it
         end = _close(root, *closing, f"/{name}({id})")
-        return [Operation(method="POST", path=where, json={**body, meta.id_path: id}, headers=_SHOWN), end]
+        return [Operation(method="POST", path=where, json={**body, meta.id_path: id}), end]
     if closing is None:
         return [Operation(method="PATCH", path=where, json=body, headers=match)]
     end = _close(root, *closing, f"/{name}({write.native_id})")

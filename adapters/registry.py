@@ -14,6 +14,7 @@ from adapters.facts import mistakes
 from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
 from adapters.magento import Magento
+from adapters.mailchimp import Mailchimp
 from adapters.marketo import Marketo
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
@@ -23,7 +24,8 @@ from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Magento, Marketo, Salesforce, Shopify, Zendesk)
+    each.name: each
+    for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Salesforce, Shopify, Zendesk)
 }
 
 

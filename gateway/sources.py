@@ -111,8 +111,18 @@ def _expired(response: httpx.Response) -> bool:
     return isinstance(response.extensions.get(FAULT), TokenExpiredError)
 
 
-def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
-    """Return a configured source as it is stored."""
+def row_of(said: SourceSettings, *, workspace: str, rank: int, home: str | None = None) -> SourceRow:
+    """Return a configured source as it is stored.
+
+    Args:
+        home: the base address that its credentials tell (`Adapter.home`).
+
+    Raises:
+        ConfigurationError: neither they nor the settings name one.
+    """
+    base_url = said.base_url or home
+    if base_url is None:
+        raise ConfigurationError(f"sources.{said.id}.base_url is missing")
     config = {
         "region": said.region, "currency": said.currency, "options": said.options,
         **({"api_version": said.api_version} if said.api_version else {}), **({"web_url": str(said.web_url).rstrip("/")} if said.web_url else {}),
@@ -122,7 +132,7 @@ def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
         id=said.id,
         system=said.system,
         label=said.label or said.id,
-        base_url=str(said.base_url).rstrip("/"),
+        base_url=str(base_url).rstrip("/"),
         rank=rank,
         config=config,
     )

@@ -19,6 +19,7 @@ from sandbox.faults import Faults
 from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
 from sandbox.magento import Magento
+from sandbox.mailchimp import Mailchimp
 from sandbox.marketo import Marketo
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
@@ -26,7 +27,8 @@ from sandbox.world import World
 from sandbox.zendesk import Zendesk
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    each.name: each for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Magento, Marketo, Salesforce, Shopify, Zendesk)
+    each.name: each
+    for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Salesforce, Shopify, Zendesk)
 }
 
 
