@@ -31,8 +31,7 @@ class Fixed(httpx.Auth):
         if isinstance(scheme, Token):
             self._header, self._value = scheme.header, f"{scheme.prefix}{grant.token}"
         else:
-            pair = f"{grant.username}{scheme.user_suffix}:{grant.password}".encode()
-            self._header, self._value = "Authorization", f"Basic {base64.b64encode(pair).decode()}"
+            self._header, self._value = "Authorization", _basic(f"{grant.username}{scheme.user_suffix}", grant.password)
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         request.headers[self._header] = self._value
@@ -48,7 +47,7 @@ class TokenAnswer:
     fault: SourceError | None
 
 
-Exchange = Callable[[str, Mapping[str, str], Literal["form", "json"]], Awaitable[TokenAnswer]]
+Exchange = Callable[[str, Mapping[str, str], Literal["form", "json"], Mapping[str, str]], Awaitable[TokenAnswer]]
 
 
 class Renewing(httpx.Auth):
@@ -58,7 +57,7 @@ class Renewing(httpx.Auth):
     may have ended the old token, and the store.
 
     Args:
-        exchange: sends a token request (address, fields, encoding) under the source's budget and a deadline of its own.
+        exchange: sends a token request (address, fields, encoding, headers) under the source's budget and a deadline of its own.
         expired: tells from an answer that the token was not accepted (status alone does not tell).
     """
 
@@ -138,12 +137,17 @@ class Renewing(httpx.Auth):
         return await self._loaded()
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
-        said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
+        said: dict[str, str] = {}
+        headers: dict[str, str] = {}
+        if self._scheme.client == "basic":
+            headers["Authorization"] = _basic(grant.client_id, grant.client_secret)
+        else:
+            said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
         if grant.refresh_token:
             said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
         else:
             said |= {"grant_type": "client_credentials"}
-        answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body)
+        answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body, headers)
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
@@ -158,6 +162,10 @@ class Renewing(httpx.Auth):
         if not isinstance(body, dict):
             raise ProtocolError("the token endpoint answered with something its documents do not know", status=answer.status)
         raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=answer.status)
+
+
+def _basic(name: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
 
 
 def _looked_at(renewal: "asyncio.Task[Grant]") -> None:

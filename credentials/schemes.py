@@ -12,12 +12,14 @@ class OAuth:
         token_path: below the source's base address.
         lifetime: seconds to assume where the token answer names no `expires_in`.
         body: how the token request is encoded.
+        client: where the token request names the client: in its fields, or as HTTP Basic (RFC 6749, 2.3.1).
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
     """
 
     token_path: str
     lifetime: float = 3600.0
     body: Literal["form", "json"] = "form"
+    client: Literal["body", "basic"] = "body"
     learns_host: str | None = None
     header: str = "Authorization"
     prefix: str = "Bearer "

@@ -93,11 +93,13 @@ def _exchange(http: httpx.AsyncClient, clock: Clock) -> Exchange:
     whether it is sent again or not.
     """
 
-    async def exchange(url: str, fields: Mapping[str, str], encoding: Literal["form", "json"]) -> TokenAnswer:
+    async def exchange(
+        url: str, fields: Mapping[str, str], encoding: Literal["form", "json"], headers: Mapping[str, str]
+    ) -> TokenAnswer:
         asked = Request(operation="token", method="POST", path=url)
         call = Call(asked, Reading(deadline=clock.monotonic() + TOKEN_WAIT, answer_within=TOKEN_TIMEOUT))
         body: Any = {"json": dict(fields)} if encoding == "json" else {"data": dict(fields)}
-        answer = await http.post(url, auth=NO_AUTH, extensions={CALL: call}, **body)
+        answer = await http.post(url, auth=NO_AUTH, headers=dict(headers), extensions={CALL: call}, **body)
         return TokenAnswer(status=answer.status_code, body=answer.content, fault=answer.extensions.get(FAULT))
 
     return exchange

@@ -30,9 +30,11 @@ class Vendor:
         self.refresh, self.access = "refresh-0", ""
         self.fault: UnavailableError | None = None
         self.seen: list[str] = []
+        self.asked: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
-    async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+    async def exchange(self, url: str, fields: Mapping[str, str], encoding: str, headers: Mapping[str, str]) -> TokenAnswer:
         self.exchanges += 1
+        self.asked = (dict(fields), dict(headers))
         await asyncio.sleep(0.02)
         if self.fault is not None:
             return TokenAnswer(status=503, body=b"<html>", fault=self.fault)
@@ -52,10 +54,10 @@ class World:
         self.vendor, self.clock = vendor, clock
         self.grants = GrantStore(CredentialRows(database), Vault([b"k" * 32]))
 
-    def client(self, vendor: Any = None) -> httpx.AsyncClient:
+    def client(self, vendor: Any = None, **facts: Any) -> httpx.AsyncClient:
         """Return a client with a flow of its own, as each process has one."""
         auth = Renewing(
-            OAuth(token_path="/token"), workspace="default", source="a", base_url="https://vendor.example", store=self.grants,
+            OAuth(token_path="/token", **facts), workspace="default", source="a", base_url="https://vendor.example", store=self.grants,
             exchange=(vendor or self.vendor).exchange, expired=lambda response: response.status_code == 401, clock=self.clock,
         )  # fmt: skip
         return httpx.AsyncClient(base_url="https://vendor.example", auth=auth, transport=httpx.MockTransport(self.vendor.answer))
@@ -170,6 +172,16 @@ async def test_an_outage_of_the_token_endpoint_is_not_a_lost_grant(tmp_path: Pat
         answer = await client.get("/x")
 
     assert answer.status_code == 200
+
+
+async def test_a_client_is_named_in_the_header_where_the_vendor_wants_it_there(tmp_path: Path) -> None:
+    async with world(tmp_path) as made, made.client(client="basic") as client:
+        await client.get("/x")
+
+    assert made.vendor.asked == (
+        {"grant_type": "refresh_token", "refresh_token": "refresh-0"},
+        {"Authorization": "Basic YXBwOnM="},
+    )
 
 
 @pytest.mark.parametrize(
