@@ -91,8 +91,8 @@ class Pipedrive(Adapter):
     name = "pipedrive"
     label = "Pipedrive"
     api_version = "v2"
-    evidence = "E1"
-    shown_by = "tests/adapters/test_contract.py"
+    evidence = "E3"
+    shown_by = "tests/conformance/test_pipedrive_client.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         "oauth": OAuth(token_path="/oauth/token", lifetime=3599, client="basic", learns_host="api_domain"),
         "token": Token(header="x-api-token", prefix=""),
