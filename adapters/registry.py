@@ -12,6 +12,7 @@ from adapters.bigcommerce import BigCommerce
 from adapters.facts import mistakes
 from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
+from adapters.marketo import Marketo
 from adapters.pipedrive import Pipedrive
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
@@ -21,7 +22,7 @@ from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Pipedrive, Salesforce, Shopify, Zendesk)
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
 }
 
 

@@ -9,18 +9,19 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import orjson
 
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Auth, Basic, OAuth, Token
+from credentials.schemes import Auth, Basic, Encoding, OAuth, Token
 from model.clock import Clock
 from model.errors import ExhaustedError, GrantLostError, ProtocolError, RetriableError, SourceError
 
 EARLY = 60.0  # seconds before its end that a token is renewed
 SHORT = 180.0  # a token that lives no longer is renewed after two thirds of its life
+ENDING = 5.0  # seconds: a refused token that the vendor gives out once more is waited out when it ends within these
 REREADS, REREAD_PAUSE = 5, 0.2  # how often, and after how many seconds, a refused renewal looks for another's success
 
 
@@ -47,7 +48,7 @@ class TokenAnswer:
     fault: SourceError | None
 
 
-Exchange = Callable[[str, Mapping[str, str], Literal["form", "json"], Mapping[str, str]], Awaitable[TokenAnswer]]
+Exchange = Callable[[str, Mapping[str, str], Encoding, Mapping[str, str]], Awaitable[TokenAnswer]]
 
 
 class Renewing(httpx.Auth):
@@ -74,7 +75,7 @@ class Renewing(httpx.Auth):
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         grant = self._grant
         if grant is None or self._due(grant):
-            grant = await self._renewed(grant.access_token if grant else None)
+            grant = await self._renewed(None)
         self._authorise(request, grant)
         response = yield request
         if self._expired(response):
@@ -92,7 +93,11 @@ class Renewing(httpx.Auth):
         return not grant.access_token or self._clock.now().timestamp() >= grant.expires_at - margin
 
     async def _renewed(self, failed: str | None) -> Grant:
-        """Return a grant whose access token is not `failed`, renewing it unless somebody else has or does."""
+        """Return a grant whose access token is not `failed`, renewing it unless somebody else has or does.
+
+        Args:
+            failed: the token that the system refused; None when the one at hand is just due.
+        """
         if self._grant is not None and self._grant.access_token != failed and not self._due(self._grant):
             return self._grant
         if self._renewal is None or self._renewal.done():
@@ -106,6 +111,9 @@ class Renewing(httpx.Auth):
             return grant
         try:
             answer = await self._exchanged(grant)
+            if failed is not None and answer["access_token"] == failed and (left := _lives(answer, ENDING)) < ENDING:
+                await asyncio.sleep(left)
+                answer = await self._exchanged(grant)
         except GrantLostError:
             # The token may have been used by another process a moment ago: what it stored counts.
             for _ in range(REREADS):
@@ -124,12 +132,16 @@ class Renewing(httpx.Auth):
         return self._grant
 
     async def _kept(self, grant: Grant, answer: dict[str, Any]) -> Grant:
-        """Make the new tokens durable, then use them."""
-        lives = float(answer.get("expires_in") or self._scheme.lifetime)
+        """Make the new tokens durable, then use them.
+
+        Some vendors give out the same token until it has ended: asking early is then no use, so it is renewed at its end.
+        """
+        left = _lives(answer, self._scheme.lifetime)
+        lives = 0.0 if answer["access_token"] == grant.access_token else left
         host = answer.get(self._scheme.learns_host or "") or grant.host
         renewed = grant.changed(
             access_token=str(answer["access_token"]), refresh_token=str(answer.get("refresh_token") or grant.refresh_token), lives=lives,
-            expires_at=self._clock.now().timestamp() + lives, host=str(host).rstrip("/"),
+            expires_at=self._clock.now().timestamp() + left, host=str(host).rstrip("/"),
         )  # fmt: skip
         if await self._store.save(self._workspace, self._source, renewed, version=self._version + 1):
             self._version, self._grant = self._version + 1, renewed
@@ -166,6 +178,12 @@ class Renewing(httpx.Auth):
 
 def _basic(name: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
+
+
+def _lives(answer: Mapping[str, Any], default: float) -> float:
+    """Return how many seconds a token that was given out is good for; 0 is an answer too."""
+    said = answer.get("expires_in")
+    return default if said in (None, "") else float(said)
 
 
 def _looked_at(renewal: "asyncio.Task[Grant]") -> None:

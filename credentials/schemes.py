@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Encoding = Literal["form", "json", "query"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
@@ -11,14 +13,14 @@ class OAuth:
     Attributes:
         token_path: below the source's base address.
         lifetime: seconds to assume where the token answer names no `expires_in`.
-        body: how the token request is encoded.
+        body: how the token request's fields are sent; "query": in the address, for those who document nothing else.
         client: where the token request names the client: in its fields, or as HTTP Basic (RFC 6749, 2.3.1).
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
     """
 
     token_path: str
     lifetime: float = 3600.0
-    body: Literal["form", "json"] = "form"
+    body: Encoding = "form"
     client: Literal["body", "basic"] = "body"
     learns_host: str | None = None
     header: str = "Authorization"

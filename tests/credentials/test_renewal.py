@@ -142,6 +142,77 @@ async def test_a_refused_token_is_renewed_once_and_the_request_repeated(tmp_path
     assert made.vendor.exchanges == 2
 
 
+class Repeating:
+    """Gives out the same token until it has ended, with the seconds left, as Marketo does."""
+
+    def __init__(self, clock: ManualClock, *, left: float) -> None:
+        self.clock, self.ends = clock, clock.now().timestamp() + left
+        self.exchanges, self.tokens, self.calls = 0, 1, 0
+
+    async def exchange(self, url: str, fields: Mapping[str, str], encoding: str, headers: Mapping[str, str]) -> TokenAnswer:
+        self.exchanges += 1
+        left = self.ends - self.clock.now().timestamp()
+        if left <= 0:
+            self.tokens, self.ends, left = self.tokens + 1, self.ends + 3600, left + 3600
+        body = {"access_token": f"access-{self.tokens}", "expires_in": int(left)}
+        return TokenAnswer(status=200, body=orjson.dumps(body), fault=None)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.calls += 1
+        alive = self.clock.now().timestamp() < self.ends
+        return httpx.Response(200 if alive and request.headers["authorization"] == f"Bearer access-{self.tokens}" else 401)
+
+
+async def test_a_token_that_is_given_out_till_its_end_is_asked_for_again_at_its_end_only(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        vendor = Repeating(made.clock, left=3600)
+        async with made.client(vendor) as client:
+            client._transport = httpx.MockTransport(vendor.answer)
+            await client.get("/x")
+            for _ in range(59):  # the last minute but one second
+                made.clock.advance(1 if vendor.exchanges > 1 else 3541)
+                await client.get("/x")
+            early = vendor.exchanges
+            made.clock.advance(1)
+            await client.get("/x")
+
+    assert (early, vendor.exchanges, vendor.tokens) == (2, 3, 2)
+
+
+async def test_a_token_with_no_second_left_is_not_taken_for_one_that_lives_long(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        vendor = Repeating(made.clock, left=0.9)
+        async with made.client(vendor) as client:
+            client._transport = httpx.MockTransport(vendor.answer)
+            await client.get("/x")
+            made.clock.advance(1)
+            await client.get("/x")
+
+    assert (vendor.exchanges, vendor.tokens) == (2, 2)
+    assert vendor.calls == 2, "neither went out with a token that had ended"
+
+
+async def test_a_refused_token_that_is_given_out_once_more_is_waited_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        said = iter([("old", 3600), ("old", 0.05), ("new", 3600)])
+
+        class Vendor:
+            exchanges = 0
+
+            async def exchange(self, url: str, fields: Mapping[str, str], encoding: str, headers: Mapping[str, str]) -> TokenAnswer:
+                Vendor.exchanges += 1
+                token, left = next(said)
+                body = orjson.dumps({"access_token": token, "expires_in": left})
+                return TokenAnswer(status=200, body=body, fault=None)
+
+        made.vendor.access = "new"
+        async with made.client(Vendor()) as client:
+            answer = await client.get("/x")
+
+    assert answer.status_code == 200
+    assert (made.vendor.seen, Vendor.exchanges) == (["Bearer old", "Bearer new"], 3)
+
+
 async def test_a_restart_goes_on_with_the_rotated_token(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         async with made.client() as client:
