@@ -10,8 +10,8 @@ name of a person is required and split at its first space; PATCH merges custom f
 import base64
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count, dropwhile, islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count, dropwhile, islice, takewhile
 from typing import Any
 
 import orjson
@@ -49,6 +49,7 @@ _CLOUDFLARE = "<!DOCTYPE html><html><head><title>Access denied</title></head><bo
 
 class Pipedrive(Dialect):
     name = "pipedrive"
+    gone = "is_deleted"
     objects = {"contact": "persons", "account": "organizations", "deal": "deals", "owner": "users"}
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
@@ -272,11 +273,17 @@ class Pipedrive(Dialect):
         table, descending = self.tables[_KINDS[object]], way == "desc"
         few = self._few(object, said)
         if few is not None:
-            walked: Iterable[Row] = sorted(few, key=lambda row: (row[field], row["id"]), reverse=descending)
+            walked: Iterator[Row] = iter(sorted(few, key=lambda row: (row[field], row["id"]), reverse=descending))
         else:
-            walked = table.walk(field, start=start[0] if start else None, descending=descending)
+            first, last = (said.get(name) if field == "update_time" else None for name in ("updated_since", "updated_until"))
+            first, last = (last, first) if descending else (first, last)
+            edge = start[0] if start else rows.moment(stamp(first) * 1000) if first else None
+            walked = table.walk(field, start=edge, descending=descending)
+            if last:
+                end = rows.moment(stamp(last) * 1000)
+                walked = takewhile(lambda row: row[field] >= end if descending else row[field] <= end, walked)
         if start is None:
-            return iter(walked)
+            return walked
         return dropwhile(lambda row: (row[field], row["id"]) > start if descending else (row[field], row["id"]) < start, walked)
 
     def _few(self, object: str, said: Mapping[str, str]) -> list[Row] | None:
