@@ -94,7 +94,7 @@ class Pipedrive(Adapter):
     evidence = "E3"
     shown_by = "tests/conformance/test_pipedrive_client.py"
     auth: ClassVar[Mapping[str, Auth]] = {
-        "oauth": OAuth(token_path="/oauth/token", lifetime=3599, client="basic", learns_host="api_domain"),
+        "oauth": OAuth(token_path="/oauth/token", lifetime=3599, body="basic", learns_host="api_domain"),
         "token": Token(header="x-api-token", prefix=""),
     }
     # The least that is sold (Lite, one seat, API token), until the first answer tells better. Calls are counted in any 2 seconds,

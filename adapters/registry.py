@@ -12,6 +12,7 @@ from adapters.bigcommerce import BigCommerce
 from adapters.facts import mistakes
 from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
+from adapters.magento import Magento
 from adapters.marketo import Marketo
 from adapters.pipedrive import Pipedrive
 from adapters.rest import RestAdapter
@@ -22,7 +23,7 @@ from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Magento, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
 }
 
 

@@ -15,7 +15,8 @@ import httpx
 import orjson
 
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Auth, Basic, Encoding, OAuth, Token
+from credentials.schemes import Auth, Basic, Encoding, Login, OAuth, OAuth1, Token
+from credentials.signing import Signing
 from model.clock import Clock
 from model.errors import ExhaustedError, GrantLostError, ProtocolError, RetriableError, SourceError
 
@@ -32,7 +33,8 @@ class Fixed(httpx.Auth):
         if isinstance(scheme, Token):
             self._header, self._value = scheme.header, f"{scheme.prefix}{grant.token}"
         else:
-            self._header, self._value = "Authorization", _basic(f"{grant.username}{scheme.user_suffix}", grant.password)
+            pair = f"{grant.username}{scheme.user_suffix}:{grant.password}".encode()
+            self._header, self._value = "Authorization", f"Basic {base64.b64encode(pair).decode()}"
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         request.headers[self._header] = self._value
@@ -48,22 +50,22 @@ class TokenAnswer:
     fault: SourceError | None
 
 
-Exchange = Callable[[str, Mapping[str, str], Encoding, Mapping[str, str]], Awaitable[TokenAnswer]]
+Exchange = Callable[[str, Mapping[str, str], Encoding], Awaitable[TokenAnswer]]
 
 
 class Renewing(httpx.Auth):
-    """OAuth 2 with tokens that end.
+    """Tokens that end: OAuth 2, or a login.
 
     A renewal is a task of its own: a caller who gives up waiting must not cut it off between the vendor's answer, which
     may have ended the old token, and the store.
 
     Args:
-        exchange: sends a token request (address, fields, encoding, headers) under the source's budget and a deadline of its own.
+        exchange: sends a token request (address, fields, encoding) under the source's budget and a deadline of its own.
         expired: tells from an answer that the token was not accepted (status alone does not tell).
     """
 
     def __init__(
-        self, scheme: OAuth, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
+        self, scheme: OAuth | Login, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
         expired: Callable[[httpx.Response], bool], clock: Clock,
     ) -> None:  # fmt: skip
         self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
@@ -149,25 +151,16 @@ class Renewing(httpx.Auth):
         return await self._loaded()
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
-        said: dict[str, str] = {}
-        headers: dict[str, str] = {}
-        if self._scheme.client == "basic":
-            headers["Authorization"] = _basic(grant.client_id, grant.client_secret)
-        else:
-            said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
-        if grant.refresh_token:
-            said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
-        else:
-            said |= {"grant_type": "client_credentials"}
-        answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body, headers)
+        scheme = self._scheme
+        answer = await self._exchange(f"{self._base_url}{scheme.token_path}", _asked(scheme, grant), scheme.body)
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             body = None
-        if isinstance(body, dict) and answer.status < 300 and body.get("access_token"):
-            return body
+        if answer.status < 300 and (tokens := _tokens(scheme, body)) is not None:
+            return tokens
         code = str(body.get("error") or body.get("status") or "") if isinstance(body, dict) else ""
-        if code in self._scheme.dead_grant:
+        if isinstance(scheme, OAuth) and code in scheme.dead_grant:
             raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=answer.status)
         if isinstance(answer.fault, RetriableError | ExhaustedError):
             raise answer.fault
@@ -176,8 +169,21 @@ class Renewing(httpx.Auth):
         raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=answer.status)
 
 
-def _basic(name: str, password: str) -> str:
-    return f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
+def _asked(scheme: OAuth | Login, grant: Grant) -> dict[str, str]:
+    if isinstance(scheme, Login):
+        return {"username": grant.username, "password": grant.password}
+    said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
+    if grant.refresh_token:
+        return said | {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
+    return said | {"grant_type": "client_credentials"}
+
+
+def _tokens(scheme: OAuth | Login, body: Any) -> dict[str, Any] | None:
+    """Return what was issued in OAuth's words, None when nothing was."""
+    if isinstance(scheme, Login) and scheme.token is None:
+        return {"access_token": body} if isinstance(body, str) and body else None
+    token = body.get(scheme.token if isinstance(scheme, Login) else "access_token") if isinstance(body, dict) else None
+    return {**body, "access_token": token} if token else None
 
 
 def _lives(answer: Mapping[str, Any], default: float) -> float:
@@ -197,7 +203,9 @@ def flow(
     expired: Callable[[httpx.Response], bool], clock: Clock,
 ) -> httpx.Auth:  # fmt: skip
     """Return the auth flow of a source."""
-    if isinstance(scheme, OAuth):
+    if isinstance(scheme, OAuth1):
+        return Signing(scheme, grant, clock=clock)
+    if isinstance(scheme, OAuth | Login):
         return Renewing(
             scheme,
             workspace=workspace,

@@ -265,12 +265,20 @@ def test_the_sandbox_refuses_as_the_documents_say(http: httpx.Client) -> None:
     many = http.get("/api/v2/persons", params={"ids": ",".join(map(str, range(101)))})
     quoted = http.post("/api/v2/deals", json={"title": "x", "value": "12"})
     synced = http.post("/api/v2/persons", json={"name": "Ada", "job_title": "CEO"})
+    fields = {
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+        "grant_type": "refresh_token",
+        "refresh_token": REFRESH_TOKEN,
+    }
+    unnamed = http.post("/oauth/token", data=fields)
     other = http.post("/oauth/token", data={"grant_type": "refresh_token", "refresh_token": "x"}, auth=(CLIENT_ID, CLIENT_SECRET))
 
     assert (unknown.status_code, unknown.json()["error"], unknown.headers["x-401-by-gw"]) == (401, "unauthorized access", "true")
     assert (missing.status_code, missing.json()["error"]) == (404, "Deal not found")
     assert [each.status_code for each in (fraction, keys, many, quoted, synced)] == [400, 400, 400, 400, 403]
     assert quoted.json()["code"] == "ERR_SCHEMA_VALIDATION_FAILED"
+    assert (unnamed.status_code, unnamed.json()["error"]) == (400, "invalid_client"), "the client is named by HTTP Basic only"
     assert (other.status_code, other.json()["error"]) == (400, "invalid_grant")
 
 
