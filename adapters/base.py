@@ -237,6 +237,11 @@ class Adapter:
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    @classmethod
+    def home(cls, secrets: Mapping[str, str]) -> str | None:
+        """Return the base address that credentials tell by themselves; None where it must be configured."""
+        return None
+
     async def check(self, api: Api) -> Checked:
         """Ask the cheapest thing that proves the credentials; return whose they are."""
         raise UnsupportedError(f"{self.name} cannot be checked")

@@ -13,6 +13,7 @@ from adapters.facts import mistakes
 from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
 from adapters.magento import Magento
+from adapters.mailchimp import Mailchimp
 from adapters.marketo import Marketo
 from adapters.pipedrive import Pipedrive
 from adapters.rest import RestAdapter
@@ -23,7 +24,8 @@ from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Magento, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
+    each.name: each
+    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
 }
 
 

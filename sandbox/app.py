@@ -18,6 +18,7 @@ from sandbox.faults import Faults
 from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
 from sandbox.magento import Magento
+from sandbox.mailchimp import Mailchimp
 from sandbox.marketo import Marketo
 from sandbox.pipedrive import Pipedrive
 from sandbox.salesforce import Salesforce
@@ -26,7 +27,8 @@ from sandbox.world import World
 from sandbox.zendesk import Zendesk
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Magento, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
+    each.name: each
+    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
 }
 
 
