@@ -15,6 +15,7 @@ from adapters.hubspot import HubSpot
 from adapters.magento import Magento
 from adapters.mailchimp import Mailchimp
 from adapters.marketo import Marketo
+from adapters.pipedrive import Pipedrive
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
 from adapters.shopify import Shopify
@@ -23,7 +24,8 @@ from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Salesforce, Shopify, Zendesk)
+    each.name: each
+    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
 }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Encoding = Literal["form", "json", "query"]
+Encoding = Literal["form", "json", "query", "basic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,8 @@ class OAuth:
     Attributes:
         token_path: below the source's base address.
         lifetime: seconds to assume where the token answer names no `expires_in`.
-        body: how the token request's fields are sent; "query": in the address, for those who document nothing else.
+        body: how the token request's fields are sent; "query": in the address, for those who document nothing else; "basic": as a form,
+            the client beside it as HTTP Basic (RFC 6749, 2.3.1).
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
     """
 

@@ -98,8 +98,11 @@ def _exchange(http: httpx.AsyncClient, clock: Clock) -> Exchange:
     async def exchange(url: str, fields: Mapping[str, str], encoding: Encoding) -> TokenAnswer:
         asked = Request(operation="token", method="POST", path=url)
         call = Call(asked, Reading(deadline=clock.monotonic() + TOKEN_WAIT, answer_within=TOKEN_TIMEOUT))
-        body: Any = {{"form": "data", "json": "json", "query": "params"}[encoding]: dict(fields)}
-        answer = await http.post(url, auth=NO_AUTH, extensions={CALL: call}, **body)
+        said, auth = dict(fields), NO_AUTH
+        if encoding == "basic":
+            auth = httpx.BasicAuth(said.pop("client_id"), said.pop("client_secret"))
+        body: Any = {{"form": "data", "json": "json", "query": "params", "basic": "data"}[encoding]: said}
+        answer = await http.post(url, auth=auth, extensions={CALL: call}, **body)
         return TokenAnswer(status=answer.status_code, body=answer.content, fault=answer.extensions.get(FAULT))
 
     return exchange

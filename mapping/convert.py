@@ -113,6 +113,16 @@ def _flat(values: Any) -> Iterable[Any]:
     return (inner for value in values for inner in _flat(value))
 
 
+def _pluck(key: str) -> Converter:
+    """[{"value": "a", …}, "b"] → ["a", "b"]"""
+
+    def pluck(value: Any) -> list[Any]:
+        found = (each.get(key) if isinstance(each, Mapping) else each for each in _flat(value))
+        return [each for each in found if each is not None]
+
+    return pluck
+
+
 def _split(separator: str) -> Converter:
     def split(value: Any) -> list[str]:
         return [part.strip() for piece in _flat(value) for part in str(piece).split(separator) if part.strip()]
@@ -165,6 +175,7 @@ CONVERTERS: Mapping[str, Callable[[str, str], Converter]] = {
     "first_word": _plain(first_word),
     "rest_of_words": _plain(rest_of_words),
     "join": _plain(joined),
+    "pluck": lambda argument, _region: _pluck(argument),
     "split": lambda argument, _region: _split(argument or ";"),
     "email": _plain(lambda value: normal_email(str(value))),
     "emails": _plain(emails),

@@ -20,13 +20,15 @@ from sandbox.hubspot import HubSpot
 from sandbox.magento import Magento
 from sandbox.mailchimp import Mailchimp
 from sandbox.marketo import Marketo
+from sandbox.pipedrive import Pipedrive
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Salesforce, Shopify, Zendesk)
+    each.name: each
+    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
 }
 
 
