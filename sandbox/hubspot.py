@@ -258,7 +258,7 @@ class HubSpot(Dialect):
         )
 
     async def _owners(self, request: Request) -> Response:
-        archived = request.query_params.get("archived") == "true"
+        archived = request.query_params.get("archived", "").lower() == "true"
         rows = sorted((row for row in self.tables["owner"] if row["archived"] is archived), key=lambda row: int(row["id"]))
         if email := request.query_params.get("email"):
             rows = [row for row in rows if row["email"] == email]
@@ -279,7 +279,7 @@ class HubSpot(Dialect):
         return json_response({"results": pipelines(object_name(request.path_params["type"]))})
 
     async def _schemas(self, request: Request) -> Response:
-        return json_response({"results": [] if request.query_params.get("archived") == "true" else [schema()]})
+        return json_response({"results": [] if request.query_params.get("archived", "").lower() == "true" else [schema()]})
 
     # ---- objects ----
 
@@ -287,7 +287,7 @@ class HubSpot(Dialect):
         size = request.query_params.get("limit", "10")
         if not size.isdigit() or not 1 <= int(size) <= _PAGE:
             return error(400, "VALIDATION_ERROR", f"Invalid input JSON: limit must be between 1 and {_PAGE}")
-        archived = request.query_params.get("archived") == "true"
+        archived = request.query_params.get("archived", "").lower() == "true"
         wanted = listed(request, "properties")
         rows = list(islice(self._store.listed(kind, request.query_params.get("after"), archived=archived), int(size) + 1))
         page = [self._with_associations(kind, projected(kind, row, wanted), request) for row in rows[: int(size)]]
@@ -295,7 +295,7 @@ class HubSpot(Dialect):
 
     async def _get(self, kind: str, request: Request) -> Response:
         row = self._store.one(kind, request.path_params["id"], request.query_params.get("idProperty"))
-        if row is None or row["archived"] is not (request.query_params.get("archived") == "true"):
+        if row is None or row["archived"] is not (request.query_params.get("archived", "").lower() == "true"):
             return error(404, "OBJECT_NOT_FOUND", "resource not found")
         return json_response(self._with_associations(kind, projected(kind, row, listed(request, "properties")), request))
 
