@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import format_datetime, parsedate_to_datetime
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -22,10 +23,12 @@ from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json
 from sandbox.salesforce_answers import VERSION, Refusal, error, millis, sf_id, spelled
 from sandbox.salesforce_fields import (
     DESCRIBED_AT,
+    EXTERNAL,
     FIELDS,
     PLANS,
     PREFIXES,
     REGIONS,
+    REQUIRED,
     STAGES,
     SUBSCRIPTION,
     TIERS,
@@ -115,7 +118,13 @@ class Salesforce(Dialect):
             Endpoint("GET", f"{root}/sobjects", self._sobjects),
             Endpoint("GET", f"{root}/sobjects/", self._sobjects),
             Endpoint("GET", f"{root}/sobjects/{{object}}/describe", self._describe),
+            *(
+                Endpoint("GET", f"{root}/sobjects/{{object}}/{verb}{slash}", handler)
+                for verb, handler in (("updated", self._updated), ("deleted", self._deleted))
+                for slash in ("", "/")
+            ),
             Endpoint("GET", f"{root}/sobjects/{{object}}/{{id}}", self._get),
+            Endpoint("GET", f"{root}/sobjects/{{object}}/{{field}}/{{value:path}}", self._get_by_external_id),
             Endpoint("POST", f"{root}/composite/sobjects/{{object}}", self._collection),
             Endpoint("POST", f"{root}/composite/batch", self._batch),
             *self._writing.endpoints(),
@@ -224,10 +233,20 @@ class Salesforce(Dialect):
             return self.unknown(request)
         if row.get("IsDeleted"):
             return error(404, "ENTITY_IS_DELETED", "entity is deleted")
+        return self._shown(request, name, row)
+
+    async def _get_by_external_id(self, request: Request) -> Response:
+        name, field = request.path_params["object"], request.path_params["field"]
+        if field not in EXTERNAL or field not in FIELDS.get(name, {}):
+            return error(404, "NOT_FOUND", f"Provided external ID field does not exist or is not accessible: {field}")
+        rows = (row for row in self._by_object[name].having(field, [request.path_params["value"]]) if not row["IsDeleted"])
+        row = next(rows, None)
+        return self.unknown(request) if row is None else self._shown(request, name, row)
+
+    def _shown(self, request: Request, name: str, row: Row) -> Response:
         asked = request.query_params.get("fields")
-        names = asked.split(",") if asked else list(FIELDS[name])
         try:
-            return json_response(self._queries.shown(name, row, names))
+            return json_response(self._queries.shown(name, row, asked.split(",") if asked else list(FIELDS[name])))
         except Refusal as refusal:
             return refusal.response
 
@@ -249,6 +268,38 @@ class Salesforce(Dialect):
             )
         except Refusal as refusal:
             return refusal.response
+
+    async def _updated(self, request: Request) -> Response:
+        try:
+            rows, end = self._span(request, days=30)
+        except Refusal as refusal:
+            return refusal.response
+        return json_response({"ids": [row["Id"] for row in rows if not row["IsDeleted"]], "latestDateCovered": spelled(end)})
+
+    async def _deleted(self, request: Request) -> Response:
+        try:
+            rows, end = self._span(request, days=15)
+        except Refusal as refusal:
+            return refusal.response
+        gone = [{"id": row["Id"], "deletedDate": row["SystemModstamp"]} for row in rows if row["IsDeleted"]]
+        earliest = spelled((self.clock.time() - 15 * 86_400) * 1000)
+        return json_response({"deletedRecords": gone, "earliestDateAvailable": earliest, "latestDateCovered": spelled(end)})
+
+    def _span(self, request: Request, *, days: int) -> tuple[list[Row], int]:
+        """Return the rows that changed from `start` to `end`, which is asked for in milliseconds."""
+        name, said = request.path_params["object"], request.query_params
+        if name not in REQUIRED or name == "OpportunityContactRole":
+            raise Refusal(404, "NOT_FOUND", "The requested resource does not exist")
+        try:
+            start, end = millis(said["start"]), millis(said["end"])
+        except (KeyError, ValueError):
+            raise Refusal(400, "INVALID_REPLICATION_DATE", "start and end are required, as ISO dates with an offset") from None
+        if start < (self.clock.time() - days * 86_400) * 1000 or end - start < 60_000:
+            raise Refusal(
+                400, "INVALID_REPLICATION_DATE", f"startDate cannot be more than {days} days ago, and the span at least a minute"
+            )
+        rows = takewhile(lambda row: millis(row["SystemModstamp"]) < end, self._by_object[name].walk("updated", start=start))
+        return list(rows), end
 
     async def _batch(self, request: Request) -> Response:
         asked = orjson.loads(await request.body())["batchRequests"]

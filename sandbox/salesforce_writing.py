@@ -34,6 +34,7 @@ from sandbox.table import Row, Table
 
 _COLLECTION = 200
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+_NOT_TEXT = frozenset({"boolean", "double", "currency", "percent", "int"})
 _RULES: Mapping[str, tuple[str, str]] = {  # object → (number that must not be negative, what the administrator wrote)
     "Contact": ("Score__c", "The score cannot be negative."), "Opportunity": ("Amount", "An amount cannot be negative."),
 }  # fmt: skip
@@ -323,7 +324,7 @@ def _typed(field: str, type: str, value: Any) -> Any:
             return spelled(millis(value))
     except ValueError:
         raise _unreadable(type, value) from None
-    if not isinstance(value, str):
+    if not isinstance(value, str) or type in _NOT_TEXT:
         raise _unreadable(type, value)
     if type == "email" and not _EMAIL.fullmatch(value):
         raise Refusal(400, "INVALID_EMAIL_ADDRESS", f"{field}: invalid email address: {value}", [field])
