@@ -174,10 +174,9 @@ class HubSpot(Adapter):
         Secondary addresses are found through `hs_additional_emails` (HubSpot staff in hubspot-api-nodejs issue 24), phones
         through the calculated property that holds area code and local number only (HubSpot's search guide).
         """
-        if key == "email":
-            spelled = {value: value for value in values}
-            names = ["email", "hs_additional_emails"]
-        else:
+        spelled = {value: value for value in values}
+        names = ["email", "hs_additional_emails"] if key == "email" else ["domain"]
+        if key == "phone":
             spelled = {value: str(phonenumbers.parse(value, None).national_number) for value in values}
             names = ["hs_searchable_calculated_phone_number"]
         asked = [

@@ -45,7 +45,7 @@ KINDS: Mapping[Kind, KindFacts] = {
         links={"account": None}, upsert_by=frozenset({"email"}), **{**_WRITTEN, "verbs": _WRITTEN["verbs"] | {"upsert"}},
     ),
     "account": KindFacts(
-        object="companies", **_LISTED,
+        object="companies", find=frozenset({"domain"}), find_batch=100, **_LISTED,
         mapping={
             **_TIMES,
             "name": _property("name"), "domain": _property("domain", "domain"), "industry": _property("industry"),

@@ -24,6 +24,7 @@ _BATCH, _TIES = 100, 1000
 _TYPES: Mapping[tuple[Kind, Kind], tuple[int, int]] = {
     ("contact", "account"): (1, 279), ("deal", "account"): (5, 341), ("deal", "contact"): (3, 3), ("ticket", "contact"): (16, 16),
 }  # fmt: skip
+_NEW_TICKET = "1"
 _TAKEN = frozenset({"CONFLICT", "CONFLICTING_UNIQUE_VALUE"})
 _CODE, _NAME = re.compile(r"[A-Z][A-Z0-9_]{2,60}"), re.compile(r"[a-z][a-z0-9_]{0,99}")
 Pair = tuple[str, str]
@@ -107,8 +108,13 @@ class Writer:
         return _told_apart(verb, inputs, (await api.send(request)).json())
 
     async def _properties(self, api: Api, kind: Kind, write: Write) -> dict[str, str]:
-        """Every value as text. A deal's stage names its pipeline too: without it HubSpot takes the default one."""
+        """Every value as text. A deal's stage names its pipeline too: without it HubSpot takes the default one.
+
+        A ticket is not made without a stage; where none is said it is the first one of the default pipeline.
+        """
         said = {name: _text(value) for name, value in write.row.get("properties", {}).items()}
+        if kind == "ticket" and write.verb == "create" and "hs_pipeline" not in said:
+            said.setdefault("hs_pipeline_stage", _NEW_TICKET)
         if kind == "deal" and said.get("dealstage") and "pipeline" not in said:
             meta = await api.described(kind)
             stage, field = meta.stages.get(said["dealstage"]), meta.fields.get("pipeline")

@@ -7,7 +7,7 @@ a unique external id that holds an e-mail address, so nothing is upserted in one
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -47,6 +47,7 @@ from model.errors import (
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
 _COLLECTION = 2000  # ids per composite/sobjects read
+_LIKE = 50  # patterns in one query
 _IN = 400  # literals per IN (…): a URI holds 16 KB
 _TYPES: Mapping[str, FieldType] = {
     "boolean": "BOOLEAN", "int": "NUMBER", "double": "NUMBER", "percent": "NUMBER", "currency": "MONEY", "date": "DATE", "datetime": "DATETIME",
@@ -100,7 +101,7 @@ class Salesforce(Adapter):
             writes={**_NAMED, "status": "Status", "company": "Company"},
         ),
         "account": KindFacts(
-            object="Account", **_LISTABLE, **_WRITABLE,  # type: ignore[arg-type]
+            object="Account", find=frozenset({"domain"}), find_batch=_LIKE, **_LISTABLE, **_WRITABLE,  # type: ignore[arg-type]
             mapping={
                 **_TIMES, "name": {"path": "Name", "convert": "text"}, "domain": {"path": "Website", "convert": "domain"},
                 "industry": "Industry", "parent_id": "ParentId", "owner_id": "OwnerId",
@@ -196,7 +197,9 @@ class Salesforce(Adapter):
         return [Related(rows=found.get(id, [])) for id in ids]
 
     async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
-        """ceil(values / 400) queries by e-mail, ceil(values / 100) searches by phone (SOSL compares digits, not spelling)."""
+        """ceil(values / 400) queries by e-mail, ceil(values / 100) searches by phone (SOSL compares digits, not spelling),
+        ceil(values / 50) queries by domain, which stands somewhere in a web address.
+        """
         names = await self._known(api, kind, fields)
         name = self.kinds[kind].object
         if key == "email":
@@ -204,6 +207,9 @@ class Salesforce(Adapter):
                 self._query(api, f"{kind}.find", f"SELECT {', '.join(names)} FROM {name} WHERE Email IN ({_literals(some)})")
                 for some in batches(values, _IN)
             ]
+        elif key == "domain":
+            likes = [" OR ".join(f"Website LIKE {_containing(value)}" for value in some) for some in batches(values, _LIKE)]
+            asked = [self._query(api, f"{kind}.find", f"SELECT {', '.join(names)} FROM {name} WHERE {like}") for like in likes]
         else:
             asked = [self._sosl(api, kind, some, names) for some in batches(values, 100)]
         return list({row["Id"]: row for row in chain.from_iterable(await asyncio.gather(*asked))}.values())
@@ -245,7 +251,12 @@ class Salesforce(Adapter):
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         names = {kind: facts.object for kind, facts in self.kinds.items()}
-        return await Writer(self._root, names, self.config.currency, self.read, self._query).write(api, kind, writes)
+        writer = Writer(self._root, names, self.config.currency, self.read, self._query, self.today)
+        return await writer.write(api, kind, writes)
+
+    @staticmethod
+    def today() -> date:
+        return datetime.now(UTC).date()
 
     async def objects(self, api: Api) -> list[ObjectType]:
         """One list, and ceil(objects / 25) batches of descriptions."""
@@ -322,6 +333,11 @@ def _present(meta: ObjectType, fields: Sequence[str]) -> list[str]:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def _containing(text: str) -> str:
+    escaped = _quoted(text)[1:-1].replace("%", "\\%").replace("_", "\\_")
+    return f"'%{escaped}%'"
 
 
 def _literals(values: Sequence[str]) -> str:

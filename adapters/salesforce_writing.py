@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import format_datetime
 from typing import Any
 
@@ -43,11 +43,15 @@ class Writer:
         root: what paths begin with.
         names: kind → Salesforce's name for it.
         currency: of an org that has only one.
+        today: the day that a deal is to close on where none is said, since the vendor makes none without.
         read, query: as the adapter does.
     """
 
-    def __init__(self, root: str, names: Mapping[Kind, str], currency: str, read: Read, query: Query) -> None:
+    def __init__(
+        self, root: str, names: Mapping[Kind, str], currency: str, read: Read, query: Query, today: Callable[[], date]
+    ) -> None:
         self._root, self._names, self._currency, self._read, self._query = root, names, currency, read, query
+        self._today = today
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """ceil(rows / 200) calls for each verb, one for each update with a version; deals two more for their roles."""
@@ -148,6 +152,8 @@ class Writer:
                 error = RejectedError(f"the org keeps amounts in {self._currency} only")
                 found.append(Outcome(state="REJECTED", error=error, fields=("CurrencyIsoCode",)))
                 continue
+            if kind == "deal" and each.verb == "create":
+                row.setdefault("CloseDate", self._today().isoformat())
             found.append({"attributes": {"type": self._names[kind]}, **({"Id": each.native_id} if each.native_id else {}), **row})
         return found
 

@@ -78,6 +78,7 @@ class HubSpot(Dialect):
     """One portal on the Professional plan: 190 calls in 10 s, 650,000 a day, 5 searches a second."""
 
     name = "hubspot"
+    gone = "archived"
     objects = {
         "contact": "contacts",
         "account": "companies",

@@ -60,6 +60,7 @@ class Salesforce(Dialect):
     """One org with 100,000 calls in 24 hours."""
 
     name = "salesforce"
+    gone = "IsDeleted"
     objects = {"contact": "Contact", "account": "Account", "deal": "Opportunity", "lead": "Lead", "owner": "User"}
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
