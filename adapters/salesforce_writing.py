@@ -54,7 +54,7 @@ class Writer:
         self._today = today
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
-        """ceil(rows / 200) calls for each verb, one for each update with a version; deals two more for their roles."""
+        """ceil(rows / 200) calls for each verb, one for each update with a version; deals one more for their roles, two where they were there before."""
         # Ids stand in addresses and queries: what is not shaped like one is no record, and is not sent.
         outcomes = {at: _gone(each) for at, each in enumerate(writes) if each.native_id and not _ID.fullmatch(each.native_id)}
 
@@ -174,19 +174,24 @@ class Writer:
             if kind == "deal" and each.links.get("contact") and outcomes[at].state == "APPLIED"
         ]
         for some in batches(ours, _COLLECTION):
-            faults = await self._roles(api, {str(outcomes[at].native_id): writes[at].links["contact"] for at in some})
+            new = {str(outcomes[at].native_id) for at in some if writes[at].verb == "create"}
+            faults = await self._roles(api, {str(outcomes[at].native_id): writes[at].links["contact"] for at in some}, new)
             for at in some:
                 if (error := faults.get(str(outcomes[at].native_id))) is not None:
                     alone = not writes[at].row
                     after[at] = replace(after[at], state=failed(error).state if alone else "UNKNOWN", error=error)
         return after
 
-    async def _roles(self, api: Api, wanted: Mapping[str, Sequence[str]]) -> dict[str, SourceError]:
-        """Make the roles that are not there yet; return what went wrong by deal. A new deal's first contact is the primary one."""
-        listed = ", ".join(f"'{id}'" for id in wanted)
+    async def _roles(self, api: Api, wanted: Mapping[str, Sequence[str]], new: set[str]) -> dict[str, SourceError]:
+        """Make the roles that are not there yet; return what went wrong by deal. The first contact is primary where no other is.
+
+        Args:
+            new: deals that were just made, which have no roles.
+        """
+        listed = ", ".join(f"'{id}'" for id in wanted if id not in new)
         soql = f"SELECT OpportunityId, ContactId, IsPrimary FROM {ROLES} WHERE OpportunityId IN ({listed})"
         try:
-            there = await self._query(api, "deal.roles", soql)
+            there = await self._query(api, "deal.roles", soql) if listed else []
         except SourceError as error:
             return dict.fromkeys(wanted, error)
         tied = {(each["OpportunityId"], each["ContactId"]) for each in there}

@@ -134,6 +134,13 @@ def test_a_stage_of_another_pipeline_brings_its_pipeline_with_it(portal: Lent) -
     assert row["properties"]["pipeline"] == "98765"
 
 
+def test_a_ticket_without_a_stage_is_a_new_one(portal: Lent) -> None:
+    [outcome] = portal.write("ticket", create("ticket", subject="Help"))
+
+    [row] = portal.read("ticket", outcome.native_id or "", fields=("properties.hs_pipeline_stage", "properties.hs_pipeline"))
+    assert (row["properties"]["hs_pipeline"], row["properties"]["hs_pipeline_stage"]) == ("0", "1")
+
+
 def test_a_contact_moves_to_a_company_by_association(portal: Lent) -> None:
     [person] = portal.write("contact", create("contact", email="mover@links.example"))
     ids = [row["id"] for row in portal.sandbox.dialects["hubspot"].tables["account"]][:2]

@@ -128,6 +128,30 @@ def test_a_deal_gets_its_contacts_by_roles_the_first_of_them_primary(org: Lent) 
     assert found
 
 
+def test_a_deal_without_a_day_to_close_on_closes_on_the_day_it_is_made(org: Lent) -> None:
+    async def work(adapter: Adapter, api: Api) -> Any:
+        adapter.today = lambda: date(2026, 2, 3)  # type: ignore[attr-defined]
+        [made] = await adapter.write(api, "deal", [create("deal", name="Undated", stage="Prospecting")])
+        await adapter.write(api, "deal", [update(made.native_id, "deal", name="Renamed")])
+        [row] = await adapter.read(api, "deal", [made.native_id or ""], ["CloseDate", "Name"])
+        return row
+
+    row = org.run(work)
+
+    assert (row["CloseDate"], row["Name"]) == ("2026-02-03", "Renamed")
+
+
+def test_accounts_are_found_by_their_domain_wherever_it_stands_in_the_address(org: Lent) -> None:
+    sites = ["https://www.elsewhere.example/about", "elsewhere.example", "http://elsewhere.example:8080"]
+    made = org.write("account", *(Write(verb="create", row={"Name": "Else", "Website": site}) for site in sites))
+
+    rows = org.run(
+        lambda adapter, api: adapter.find(api, "account", "domain", ["elsewhere.example", "o'brien_%.example"], ["Website"])
+    )
+
+    assert sorted(row["Id"] for row in rows) == sorted(each.native_id or "" for each in made)
+
+
 def test_a_deal_that_is_made_but_not_tied_is_told_as_unknown_with_its_id(org: Lent) -> None:
     [outcome] = org.write(
         "deal", create("deal", {"contact": [NOBODY]}, name="Half", stage="Prospecting", close_date=date(2026, 1, 1))
