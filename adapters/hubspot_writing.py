@@ -1,8 +1,8 @@
 """Writing to HubSpot: batches of 100, whose answers are told apart by a trace id in each row, and ties as associations.
 
 From the pages on CRM objects, associations v4 and error handling. What these leave open: that an answer echoes the trace id of what
-succeeded, where the shape of the official client has it; a row that no answer names is found again by its id or address, or
-stays UNKNOWN. An archived batch answers nothing about its rows, so what is there is read before.
+succeeded, where the shape of the official client has it, and that every refusal is told row by row. So a row that no answer names is
+found again by its id or address, or stays UNKNOWN; and a batch that is refused as a whole is halved until the culprit stands alone. An archived batch answers nothing about its rows, so what is there is read before.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from adapters.base import Api, Outcome, Request, Write, batches
-from adapters.writing import WriteVerb, failed, settled
+from adapters.writing import WriteVerb, bisected, failed
 from model.errors import DuplicateError, ProtocolError, RejectedError, SourceError
 from model.records import Kind, Row
 
@@ -51,7 +51,7 @@ class Writer:
 
         async def part(call: Callable[[Api, Kind, Sequence[Write]], Awaitable[list[Outcome]]], places: Sequence[int]) -> None:
             asked = [writes[at] for at in places]
-            outcomes.update(zip(places, await settled(asked, lambda some: call(api, kind, some)), strict=True))
+            outcomes.update(zip(places, await bisected(asked, lambda some: call(api, kind, some)), strict=True))
 
         await asyncio.gather(*(
             part(call, some)

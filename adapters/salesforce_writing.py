@@ -3,6 +3,7 @@
 From the REST API guide: sObject collections, conditional request headers, and the reference of OpportunityContactRole. An update with a
 version sends `If-Unmodified-Since`, a weak comparison: the vendor compares whole seconds of LastModifiedDate, so a second change
 within the same second, or one that automation made, goes unseen. DELETE heeds no condition, so there the version is read before.
+A value that is of no type that its field takes refuses the whole collection, which is halved until the culprit stands alone.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from adapters.base import Api, Outcome, Request, Response, Write, batches
-from adapters.writing import failed, settled
+from adapters.writing import bisected, failed
 from mapping.convert import instant
 from model.errors import (
     DuplicateError,
@@ -60,7 +61,7 @@ class Writer:
 
         async def part(call: Callable[[Api, Kind, Sequence[Write]], Awaitable[list[Outcome]]], places: Sequence[int]) -> None:
             asked = [writes[at] for at in places]
-            outcomes.update(zip(places, await settled(asked, lambda some: call(api, kind, some)), strict=True))
+            outcomes.update(zip(places, await bisected(asked, lambda some: call(api, kind, some)), strict=True))
 
         def those(wanted: Callable[[Write], bool], size: int = _COLLECTION) -> Any:
             return batches([at for at, each in enumerate(writes) if at not in outcomes and wanted(each)], size)

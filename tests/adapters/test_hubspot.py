@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.base import Adapter, Api, Outcome, Response, Write
+from adapters.base import Adapter, Api, Config, Outcome, Request, Response, Write
+from adapters.hubspot import HubSpot
 from adapters.hubspot_kinds import KINDS
 from mapping.native import native, spellings
 from model.errors import DuplicateError, UnavailableError
@@ -245,6 +246,47 @@ def test_a_row_that_an_answer_does_not_name_is_found_by_its_key_or_stays_unknown
     one, two = portal.run(work)
 
     assert (one.state, two.state, two.native_id) == ("UNKNOWN", "APPLIED", "9")
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_halved_until_the_culprit_stands_alone(portal: Lent) -> None:
+    class Untraced:
+        def __init__(self, api: Api) -> None:
+            self._api = api
+
+        async def send(self, request: Request) -> Response:
+            for each in request.json["inputs"]:  # type: ignore[index]
+                del each["objectWriteTraceId"]
+            return await self._api.send(request)
+
+        async def described(self, kind: Any) -> Any:
+            return await self._api.described(kind)
+
+    emails = ["h1@half.example", "ada.king@northwind.example", "h3@half.example", "nonsense", "h5@half.example"]
+    writes = [create("contact", email=email) for email in emails]
+
+    outcomes = portal.run(lambda adapter, api: adapter.write(Untraced(api), "contact", writes))
+
+    rows = portal.read("contact", *(outcomes[at].native_id or "" for at in (0, 2, 4)), fields=("properties.email",))
+    assert states(outcomes) == ["APPLIED", "CONFLICT", "APPLIED", "REJECTED", "APPLIED"]
+    assert [row["properties"]["email"] for row in rows] == [emails[at] for at in (0, 2, 4)]
+
+
+def test_the_date_based_paths_write_as_the_classic_ones_do(portal: Lent) -> None:
+    portal.sandbox.dialects["hubspot"].calls.clear()
+
+    async def work(_: Adapter, api: Api) -> list[Any]:
+        adapter = HubSpot(Config(source="hubspot", base_url=f"{portal.address}/hubspot", api_version="2026-09"))
+        [made] = await adapter.write(api, "deal", [create("deal", name="Dated", stage="closedwon")])
+        id = made.native_id or ""
+        tied = await adapter.write(api, "deal", [Write(verb="update", native_id=id, links={"contact": [contacts(portal)[0]]})])
+        [related] = await adapter.related(api, "contact", "deal", [id], [], 5)
+        gone = await adapter.write(api, "deal", [Write(verb="delete", native_id=id)])
+        return [*states([*tied, *gone]), len(related.rows), len(await adapter.objects(api))]
+
+    assert portal.run(work) == ["APPLIED", "APPLIED", 1, 1]
+    posted = [path for path in portal.sandbox.dialects["hubspot"].calls if path.startswith("POST /crm")]
+    assert len(posted) == 6
+    assert all("2026-09" in path for path in posted)
 
 
 def test_custom_objects_are_told_and_read_with_their_types(portal: Lent) -> None:

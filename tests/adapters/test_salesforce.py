@@ -252,6 +252,14 @@ def test_a_collection_that_got_no_clear_answer_is_unknown_and_creates_are_not_se
     assert calls["POST /services/data/v60.0/composite/sobjects"] == 1
 
 
+def test_a_value_that_refuses_the_whole_collection_keeps_no_other_from_being_written(org: Lent) -> None:
+    rows = [{"LastName": "H1"}, {"LastName": "H2", "Score__c": "many"}, {"LastName": "H3"}]
+
+    outcomes = org.write("contact", *(Write(verb="create", row=row) for row in rows))
+
+    assert told(outcomes) == [("APPLIED", None), ("REJECTED", "VALIDATION"), ("APPLIED", None)]
+
+
 def test_what_is_written_is_found_listed_and_related(org: Lent) -> None:
     [firm] = org.write("account", create("account", name="Found Ltd", domain="found.example", industry="Retail"))
     row = of("contact", email="Found@found.example", phone="+12125550111", family_name="Found")
