@@ -2,15 +2,14 @@
 
 Written from HubSpot's developer pages (CRM objects, search, associations v4, usage guidelines) and the shapes of the
 official Python client. Both path families are served: classic v3/v4 and the date-based 2026-09. What is said once stands in modules
-of its own: `hubspot_properties`, `hubspot_links`, `hubspot_search`, `hubspot_values`, `hubspot_writing`.
+of its own: `hubspot_properties`, `hubspot_rows`, `hubspot_links`, `hubspot_search`, `hubspot_values`, `hubspot_writing`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
 
-from msgspec import Struct
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,13 +18,10 @@ from sandbox import hubspot_links as graph
 from sandbox import hubspot_search as searching
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
-from sandbox.hubspot_answers import Loose, Refusal, batch, correlation, error, invalid, iso, listed, millis, paged
+from sandbox.hubspot_answers import Loose, Refusal, batch, correlation, error, invalid, listed, paged
 from sandbox.hubspot_properties import (
-    COLORS,
-    PLANS,
     PORTAL,
     PROPERTIES,
-    STAGES,
     SUBSCRIPTION,
     SUBSCRIPTION_TYPE,
     object_name,
@@ -34,12 +30,12 @@ from sandbox.hubspot_properties import (
     properties,
     schema,
 )
+from sandbox.hubspot_rows import HELD, Rows, company_id, owner
 from sandbox.hubspot_store import Store
 from sandbox.hubspot_values import searchable
 from sandbox.hubspot_writing import Writing
-from sandbox.table import Field as Column
 from sandbox.table import Row, Table
-from sandbox.world import Company, Deal, Profile, Ticket, User, World
+from sandbox.world import World
 
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "hubspot-demo-app", "hubspot-demo-secret", "na1-demo-refresh-token"
 PRIVATE_APP_TOKEN = "pat-na1-demo"
@@ -59,19 +55,6 @@ class _BatchRead(Loose):
     inputs: list[_Input]
     properties: list[str] = []
     idProperty: str | None = None
-
-
-_SUBSCRIPTIONS = 20_000_000_000  # added to a contact's id
-
-
-class Subscription(Struct, gc=False):
-    """A row of the portal's custom object, one for every fourth contact."""
-
-    id: int
-    contact: int
-    number: int
-    created: int
-    updated: int
 
 
 class HubSpot(Dialect):
@@ -95,36 +78,16 @@ class HubSpot(Dialect):
         self._burst = RollingWindow(clock, limit=190, period=10)
         self._daily = RollingWindow(clock, limit=650_000, period=86_400)
         self._search = RollingWindow(clock, limit=5, period=1)
-        profiles = world.profiles[self.name]
-        merged = {str(each.id): str(each.merged_into) for each in profiles if each.merged_into}
-        self._swallowed: dict[str, list[str]] = {}
-        for loser, winner in merged.items():
-            self._swallowed.setdefault(winner, []).append(loser)
-        made = self._tables(world)
-        self._by_object = made
-        self._store = Store(clock, made, self._tables(world), merged)
-        self._store.links = graph.Links(made, _HELD, self._store.live)
+        merged = {str(each.id): str(each.merged_into) for each in world.profiles[self.name] if each.merged_into}
+        rows = Rows(world, merged)
+        made = rows.tables()
+        self._store = Store(clock, made, rows.tables(), merged)
+        self._store.links = graph.Links(made, HELD, self._store.live)
         self.tables = {
             **{kind: made[self.objects[kind]] for kind in ("contact", "account", "deal", "ticket")},
-            "owner": Table({str(each.id): each for each in world.users}, _owner),
+            "owner": Table({str(each.id): each for each in world.users}, owner),
         }
         self._writing = Writing(self._store)
-
-    def _tables(self, world: World) -> dict[str, Table[Any]]:
-        profiles, deals, tickets = world.profiles[self.name], world.deals[self.name], world.tickets[self.name]
-        used = {each.company for each in profiles} | {each.company for each in deals}
-        live = (each for each in profiles if not each.deleted and each.number % 4 == 0)
-        return {
-            "contacts": _table(
-                {str(each.id): each for each in profiles if not each.merged_into}, self._contact, _contact_indexes()
-            ),
-            "companies": _table({_company_id(each.id): each for each in world.companies if each.id in used}, self._company, {}),
-            "deals": _table({str(each.id): each for each in deals}, self._deal, {}),
-            "tickets": _table({str(each.id): each for each in tickets}, self._ticket, {}),
-            SUBSCRIPTION: _table(
-                {str(each.id + _SUBSCRIPTIONS): _subscription(each) for each in live}, self._row_of_subscription, {}
-            ),
-        }
 
     # ---- surroundings ----
 
@@ -198,7 +161,7 @@ class HubSpot(Dialect):
         return error(404, "OBJECT_NOT_FOUND", "resource not found")
 
     def native(self, kind: str, world_id: int) -> str:
-        return _company_id(world_id) if kind == "account" else str(world_id)
+        return company_id(world_id) if kind == "account" else str(world_id)
 
     def change(self, kind: str, native_id: str, fields: Mapping[str, Any]) -> Row | None:
         row = self.tables[kind].get(native_id)
@@ -365,108 +328,3 @@ class HubSpot(Dialect):
         start = int(asked.after or 0) + asked.limit
         page = [projected(kind, row, asked.properties or ()) for row in rows]
         return json_response({"total": total, **paged(page, str(start) if start < total else None)})
-
-    # ---- rendering ----
-
-    def _contact(self, each: Profile) -> Row:
-        company = self.world.companies[each.company - 1] if each.company else None
-        properties = {
-            "email": each.email.lower() if each.email else None,  # HubSpot lower-cases addresses
-            "hs_additional_emails": ";".join(each.more_emails) or None,
-            "firstname": each.given, "lastname": each.family, "phone": each.phone, "mobilephone": None, "jobtitle": each.title,
-            "company": company.name if company else None, "country": each.country, "hs_language": "en", "lifecyclestage": "customer" if each.number % 2 else "lead",
-            "hubspot_owner_id": str(each.owner), "associatedcompanyid": _company_id(each.company) if each.company else None,
-            "hs_searchable_calculated_phone_number": searchable(each.phone), "hs_merged_object_ids": ";".join(self._swallowed.get(str(each.id), ())) or None,
-            "favorite_color": COLORS[each.number % 3], "loyalty_points": str(each.number),
-            "createdate": iso(each.created), "lastmodifieddate": iso(each.updated), "hs_object_id": str(each.id),
-        }  # fmt: skip
-        return _record(str(each.id), properties, each.created, each.updated, archived=each.deleted)
-
-    def _company(self, each: Company) -> Row:
-        id = _company_id(each.id)
-        properties = {
-            "name": each.name, "domain": each.domain, "industry": each.industry.upper(), "country": each.country,
-            "numberofemployees": str(each.employees), "hubspot_owner_id": "1", "hs_parent_company_id": None,
-            "createdate": iso(each.created), "hs_lastmodifieddate": iso(each.created), "hs_object_id": id,
-        }  # fmt: skip
-        return _record(id, properties, each.created, each.created)
-
-    def _deal(self, each: Deal) -> Row:
-        id, _, probability, _ = STAGES[each.stage]
-        properties = {
-            "dealname": each.name, "amount": f"{each.cents / 100:.2f}", "deal_currency_code": each.currency, "pipeline": "default", "dealstage": id,
-            "closedate": iso(each.close), "hs_deal_stage_probability": probability, "hubspot_owner_id": str(each.owner),
-            "region": ("emea", "amer", "apac")[each.number % 3], "createdate": iso(each.created), "hs_lastmodifieddate": iso(each.updated), "hs_object_id": str(each.id),
-        }  # fmt: skip
-        return _record(str(each.id), properties, each.created, each.updated, archived=each.deleted)
-
-    def _ticket(self, each: Ticket) -> Row:
-        properties = {
-            "subject": each.subject, "content": each.subject, "hs_pipeline": "0", "hs_pipeline_stage": str(1 + min(each.status, 3)),
-            "hs_ticket_priority": (None, "LOW", "MEDIUM", "HIGH", "URGENT")[each.priority], "hubspot_owner_id": "1",
-            "createdate": iso(each.created), "hs_lastmodifieddate": iso(each.updated), "hs_object_id": str(each.id),
-        }  # fmt: skip
-        return _record(str(each.id), properties, each.created, each.updated)
-
-    def _row_of_subscription(self, each: Subscription) -> Row:
-        id = str(each.id)
-        started = each.created // 86_400_000 * 86_400_000
-        properties = {
-            "reference": f"SUB-{each.number}-{each.contact % 1000}", "plan": PLANS[each.number % 3], "seats": str(1 + each.number % 40), "monthly_fee": f"{9.5 * (1 + each.number % 7):.2f}",
-            "renews_on": iso(started + 365 * 86_400_000)[:10], "started_at": iso(started), "auto_renew": "true" if each.number % 8 else "false",
-            "hs_createdate": iso(each.created), "hs_lastmodifieddate": iso(each.updated), "hs_object_id": id,
-        }  # fmt: skip
-        return _record(id, properties, each.created, each.updated)
-
-
-def _subscription(each: Profile) -> Subscription:
-    return Subscription(each.id + _SUBSCRIPTIONS, each.id, each.number, each.created, each.updated)
-
-
-def _record(id: str, properties: Row, created: int, updated: int, *, archived: bool = False) -> Row:
-    row: Row = {"id": id, "properties": properties, "createdAt": iso(created), "updatedAt": iso(updated), "archived": archived}
-    return {**row, "archivedAt": iso(updated)} if archived else row
-
-
-def _owner(user: User) -> Row:
-    return {
-        "id": str(user.id), "email": user.email, "type": "PERSON", "firstName": user.given, "lastName": user.family, "userId": 9000 + user.id,
-        "userIdIncludingInactive": 9000 + user.id, "createdAt": "2023-01-01T00:00:00.000Z", "updatedAt": "2023-01-01T00:00:00.000Z", "archived": not user.active,
-    }  # fmt: skip
-
-
-def _table(entries: Mapping[str, Any], render: Callable[[Any], Row], indexes: Mapping[str, Column[Any]]) -> Table[Any]:
-    orders: dict[str, Column[Any]] = {
-        "id": Column(_entry_id, lambda row: int(row["id"])),
-        "created": Column(lambda entry: entry.created, lambda row: millis(row["createdAt"])),
-        "updated": Column(lambda entry: getattr(entry, "updated", entry.created), lambda row: millis(row["updatedAt"])),
-    }
-    return Table(entries, render, indexes=indexes, orders=orders)
-
-
-def _entry_id(entry: Any) -> int:
-    return int(_company_id(entry.id)) if isinstance(entry, Company) else int(entry.id)
-
-
-def _contact_indexes() -> Mapping[str, Column[Profile]]:
-    return {
-        "email": Column(lambda each: each.email.lower() if each.email else None, lambda row: row["properties"].get("email")),
-        "more": Column(
-            lambda each: each.more_emails, lambda row: tuple((row["properties"].get("hs_additional_emails") or "").split(";"))
-        ),
-        "phone": Column(lambda each: searchable(each.phone), lambda row: searchable(row["properties"].get("phone"))),
-    }
-
-
-def _company_id(number: int) -> str:
-    return str(9_000_000_000 + number)
-
-
-_HELD: Mapping[graph.Pair, Callable[[Any], tuple[str, ...]]] = {
-    **dict.fromkeys(
-        [("contacts", "companies"), ("deals", "companies"), ("tickets", "companies")],
-        lambda each: (_company_id(each.company),) if each.company else (),
-    ),
-    ("deals", "contacts"): lambda each: tuple(map(str, each.contacts)), ("tickets", "contacts"): lambda each: (str(each.contact),),
-    (SUBSCRIPTION, "contacts"): lambda each: (str(each.contact),),
-}  # fmt: skip
