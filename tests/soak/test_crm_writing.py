@@ -103,6 +103,7 @@ async def soak(system: str, folder: Path, clock: WarpClock) -> None:
         await source.check(reading(clock))
         for fault in FAULTS:
             sandbox.faults.add(fault)
+        sandbox.faults.add(Fault(system="*", fault="throttle", seconds=3, times=2))  # systems with big batches are called seldom
 
         everyone = await read_all(source, clock)
         assert len(everyone) == len(set(everyone)) >= READ, "every contact is read, and once"
