@@ -16,11 +16,12 @@ from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
 from adapters.shopify import Shopify
 from adapters.zendesk import Zendesk
+from adapters.zoho import Zoho
 from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk)
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk, Zoho)
 }
 
 

@@ -20,6 +20,8 @@ class Request:
         cost: what the call takes from named budget windows, such as {"search": 1}; windows marked `every_call` take 1
             by themselves.
         safe: may be sent again when its outcome is unclear: true for every read, whatever its HTTP method.
+        answers: statuses from 300 on whose body may answer the call all the same, such as a verdict for each record: then
+            `classify` returns None for it.
     """
 
     operation: str
@@ -30,6 +32,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     safe: bool = True
+    answers: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
