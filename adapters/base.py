@@ -18,7 +18,7 @@ from model.records import Kind, ObjectType, Row
 
 T = TypeVar("T")
 OrderField = Literal["created", "updated"]
-FindKey = Literal["email", "phone"]
+FindKey = Literal["email", "phone", "domain"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +268,7 @@ class Adapter:
         """Return the live rows that carry any of these values, each once, in no stated order.
 
         Args:
-            values: normalised: e-mail addresses in lower case, phones in E.164.
+            values: normalised: e-mail addresses in lower case, phones in E.164, web domains as "northwind.example" (accounts).
 
         The result may hold rows that only look alike (a search matched a substring): the source filters by the mapped keys.
         """

@@ -41,9 +41,11 @@ from sources.budget import Budget, LocalBudget
 from sources.client import network
 from sources.registry import Registry
 from sources.shared_budget import SharedBudget
+from sources.writer import Writer
 from store.callers import CallerRows
 from store.credentials import CredentialRows
 from store.database import Database
+from store.ledger import LedgerRows
 from store.sources import SourceRows
 from telemetry.metrics import Metrics
 
@@ -78,6 +80,7 @@ class Runtime:
     source_rows: SourceRows
     grants: GrantStore
     opener: Opener
+    ledger: LedgerRows
     index: IdentityIndex
     signer: Signer
 
@@ -87,6 +90,7 @@ class Runtime:
         self.rng = random.Random(secrets.randbits(64))
         self.metrics = Metrics()
         self.registry = Registry()
+        self._writers: dict[str, Writer] = {}
         self._redis: Redis | None = None
         self._closing = contextlib.AsyncExitStack()
 
@@ -102,6 +106,9 @@ class Runtime:
         self.database = await Database.open(settings.database())
         self._closing.push_async_callback(self.database.close)
         self.callers, self.source_rows = CallerRows(self.database), SourceRows(self.database)
+        self.ledger = LedgerRows(self.database)
+        if not self.database.is_postgresql:
+            await self.ledger.release_all()  # one process only: whoever held a lease is gone
         self.grants = GrantStore(CredentialRows(self.database), self.vault)
         self.index = IdentityIndex(self.database, clock=self.clock, mint=minter(self.clock, self.rng))
         self.signer = Signer(self.vault.derive("cursor"))
@@ -123,7 +130,16 @@ class Runtime:
             self.registry.put(await self.opener.open(row))
 
     async def stop(self) -> None:
+        for writer in self._writers.values():
+            await writer.finished()
         await self._closing.aclose()
+
+    def writer(self, workspace: str) -> Writer:
+        """Return the one writer of a workspace."""
+        if workspace not in self._writers:
+            owner = f"{self.rng.getrandbits(64):016x}"
+            self._writers[workspace] = Writer(self.ledger, workspace=workspace, owner=owner, clock=self.clock)
+        return self._writers[workspace]
 
     async def connect(self, said: SourceSettings, *, rank: int) -> None:
         """Store a source; rotated tokens that were stored since are kept while the configured secrets stay the same."""
@@ -147,7 +163,7 @@ class Runtime:
         settings = self.settings
         return Context(
             workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            writer=self.writer(caller.workspace), clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
     async def identify(self, request: Request) -> Caller:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from model.money import Money
 
 Row = dict[str, Any]  # a system's own dict, exactly as it came over the wire
-Kind = Literal["contact", "account", "lead", "deal", "order", "ticket", "marketing_event", "owner"]
+Kind = Literal["contact", "account", "lead", "deal", "order", "ticket", "marketing_event", "owner", "custom"]
 
 StageCategory = Literal["OPEN", "WON", "LOST"]
 OrderStatus = Literal[
@@ -243,3 +243,15 @@ class ObjectType(Struct, frozen=True, kw_only=True):
     stages: Mapping[str, Stage] = {}
     currency: str | None = None
     version: str = ""
+
+
+class CustomRecord(Record, frozen=True, kw_only=True):
+    """A row of an object that only this account has; it is in no mapping, and all of its fields are custom ones."""
+
+    kind = "custom"
+
+    meta: ObjectType
+
+    @property
+    def id(self) -> str:
+        return f"custom:{self.source}:{self.object}/{self.native_id}"

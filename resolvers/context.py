@@ -10,6 +10,7 @@ from model.errors import CallerForbiddenError, SourceError
 from resolvers.cursors import Signer
 from sources.reading import ReadPolicy
 from sources.source import Source
+from sources.writer import Writer
 
 Fields = frozenset[tuple[str, str]]  # (kind, target field): what the selection below needs, see schema/selection.py
 
@@ -64,6 +65,7 @@ class Context:
     sources: Sequence[Source]
     index: IdentityIndex
     signer: Signer
+    writer: Writer
     clock: Clock
     started: float
     deadline: float = 5.0

@@ -1,7 +1,7 @@
 """Ask many sources at once under one deadline; what fails is data, not a lost answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -93,7 +93,7 @@ class Fanout:
     async def _one(self, source: Source, call: Callable[[Reading], Awaitable[Answer[T]]]) -> Answer[T] | SourceError:
         context = self.context
         status = self.statuses.setdefault(source.id, Status(source=source))
-        if (refusal := _not_asked(source, context)) is not None:
+        if (refusal := not_asked(source, context)) is not None:
             return self._failed(status, refusal)
         began = context.clock.monotonic()
         deadline = began + max(self._deadline - began, 0.0) * SHARE
@@ -146,10 +146,15 @@ class Fanout:
 
 
 class IncompleteError(SourceError):
-    """Nothing can be said, because a source failed. Carries which one, for the error's extensions."""
+    """Nothing can be said, because a source failed. Carries which one, for the error's extensions.
 
-    def __init__(self, message: str, status: Status) -> None:
+    Attributes:
+        sources: the ids of all that failed.
+    """
+
+    def __init__(self, message: str, status: Status, sources: Sequence[str]) -> None:
         super().__init__(message)
+        self.sources = tuple(sources)
         self.code = status.code or "UPSTREAM"  # type: ignore[misc]
         self.source = status.source.id
         self.system = status.source.system
@@ -159,10 +164,11 @@ class IncompleteError(SourceError):
 def incomplete(failures: Iterable[Status], message: str) -> IncompleteError:
     """Return the error for a field that becomes null because of these failures."""
     named = list(failures)
-    return IncompleteError(f"{message}: {', '.join(f'{each.source.id} {each.state}' for each in named)}", named[0])
+    told = ", ".join(f"{each.source.id} {each.state}" for each in named)
+    return IncompleteError(f"{message}: {told}", named[0], [each.source.id for each in named])
 
 
-def _not_asked(source: Source, context: Context) -> SourceError | None:
+def not_asked(source: Source, context: Context) -> SourceError | None:
     if source.state == "RECONNECT_REQUIRED":
         return GrantLostError(source.reason or "the source must be connected again")
     if source.state != "CONNECTED":

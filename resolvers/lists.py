@@ -10,31 +10,45 @@ from msgspec import structs
 from adapters.base import Position, Scan
 from model.errors import SourceError
 from model.records import Kind, Person, Record, Ref
-from resolvers import people
+from resolvers import filters, people
 from resolvers.connections import Connection, check_first
 from resolvers.context import Context, Fields, Slice
 from resolvers.cursors import Mark
 from resolvers.fanout import Fanout
+from resolvers.filters import Condition
 from resolvers.merge import Chunk, Merge, Stream, Taken
 from resolvers.people import Customer
+from sources.reading import Reading
 from sources.source import Source
 
 N = TypeVar("N")
 AHEAD = 1.5  # rows looked at for each customer still wanted: most people stand in several sources
 PAGE = 100  # rows asked of a source at a time, or its own page limit where that is lower
+LOOKED_THROUGH = 2000  # rows that a filtered list looks at before it answers with what it has
 
 
-async def records(kind: Kind, arguments: Slice, context: Context, fields: Fields) -> Connection[Record]:
-    """Return a page of one kind's records over all sources that have it."""
+async def records(
+    kind: Kind, arguments: Slice, context: Context, fields: Fields, where: Sequence[Condition] = ()
+) -> Connection[Record]:
+    """Return a page of one kind's records over all sources that have it.
+
+    Args:
+        where: only records that pass; a page may come short, with more behind it, when few do.
+    """
     check_first(arguments.first)
-    query = (kind, arguments.order, arguments.descending, arguments.terms.sources, arguments.terms.systems)
+    query = (kind, arguments.order, arguments.descending, arguments.terms.sources, arguments.terms.systems, tuple(where))
     fanout = Fanout(context, arguments.terms)
     mark = _opened(arguments, context, query)
-    merge = _merge(fanout, (kind,), arguments, mark, {kind: people.selected(kind, fields)})
+    merge = _merge(fanout, (kind,), arguments, mark, {kind: [*people.selected(kind, fields), *filters.needs(where)]})
+    reading = Reading(deadline=context.started + context.deadline)
     nodes: list[Record] = []
     marks: list[Mark] = []
-    while len(nodes) < arguments.first and (taken := await merge.take(1)):
-        if (record := taken[0].row) is not None:
+    looked_at = 0
+    while len(nodes) < arguments.first and looked_at < LOOKED_THROUGH and (taken := await merge.take(1)):
+        looked_at += 1 if where else 0
+        record = taken[0].row
+        source = context.source(record.source) if record is not None else None
+        if record is not None and source is not None and await filters.matches(source, record, where, reading):
             nodes.append(record)
             marks.append(merge.mark())
     return _page(fanout, merge, nodes, marks, query, end=merge.mark(), more=merge.more)

@@ -6,7 +6,7 @@ from adapters.base import FindKey
 from model.errors import ConflictError, InvalidRequestError
 from model.keys import normal_email, normal_phone
 from model.records import RECORDS, Kind, Person, Record, Ref
-from resolvers import people
+from resolvers import custom, people
 from resolvers.context import Context, Fields, Terms
 from resolvers.fanout import Fanout, incomplete
 from resolvers.people import Customer
@@ -64,7 +64,14 @@ async def customers_by_email(
 
 async def customer_by_phone(phone: str, terms: Terms, context: Context, fields: Fields) -> Customer | None:
     """Return the one customer with that phone number. Raises as `customer_by_email` does."""
-    return _one(await _by_keys("phone", [normal_phone(phone, context.region)], terms, context, fields))
+    return _one(await customers_by_phone([phone], terms, context, fields))
+
+
+async def customers_by_phone(
+    phones: Sequence[str], terms: Terms, context: Context, fields: Fields
+) -> list[Customer | Exception | None]:
+    """Return the customer of each number, in order; the errors of `customer_by_phone` as values."""
+    return await _by_keys("phone", [normal_phone(phone, context.region) for phone in phones], terms, context, fields)
 
 
 async def customer_by_ref(ref: Ref, terms: Terms, context: Context, fields: Fields) -> Customer | None:
@@ -89,12 +96,14 @@ async def records(ids: Sequence[str], context: Context, fields: Fields) -> list[
         if customer_ids
         else {}
     )
+    custom_ids = [id for id in ids if id.startswith(custom.PREFIX)]
+    customs = await custom.by_ids(custom_ids, context) if custom_ids else {}
     failed = {status.source.id: status for status in fanout.failures()}
     found: list[Record | Customer | Exception | None] = []
     for id in ids:
         ref = refs.get(id)
         if ref is None:
-            found.append(customers.get(id))
+            found.append(customs.get(id) if id in customs else customers.get(id))
         elif ref.source in failed and ref not in read:
             found.append(incomplete([failed[ref.source]], "the record could not be read"))
         else:

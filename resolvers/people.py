@@ -23,6 +23,7 @@ HOPS = 2
 # Every field that identity or the golden record is made of: a person found once serves every later question.
 PERSON_FIELDS = (
     "email", "emails", "phone", "phones", "name", "given_name", "family_name", "locale", "account_id", "created_at", "updated_at",
+    "revision",
 )  # fmt: skip
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
@@ -107,7 +108,7 @@ async def read(fanout: Fanout, refs: Iterable[Ref], fields: Fields) -> dict[Ref,
     calls = {}
     for (source_id, kind), ids in grouped.items():
         source = next((each for each in fanout.sources if each.id == source_id), None)
-        if source is None or not source.has(kind):
+        if source is None or not source.reads(kind):
             continue
         names = wanted(kind, fields) if kind in PERSON_KINDS else selected(kind, fields)
         calls[source_id, kind] = (source, _reading(source, kind, ids, names))

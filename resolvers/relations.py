@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from model.errors import InvalidRequestError
-from model.records import Contact, Deal, Kind, Lead, Order, Person, Record, Ref, Ticket
+from model.records import Contact, Deal, Kind, Lead, MarketingEvent, Order, Person, Record, Ref, Ticket
 from resolvers import people
 from resolvers.connections import Connection, check_first, cut
 from resolvers.context import Context, Fields, Slice, Terms
@@ -18,7 +18,7 @@ from sources.reading import Answer, Reading
 from sources.source import Found, Source
 
 CAP = 100  # records of one kind per parent; beyond it the answer is PARTIAL
-_TIMELINE: tuple[Kind, ...] = ("deal", "order", "ticket")
+_TIMELINE: tuple[Kind, ...] = ("deal", "order", "ticket", "marketing_event")
 _NEVER = datetime.min.replace(tzinfo=UTC)
 P = TypeVar("P", Customer, Record)
 SortKey = tuple[str, int, int, str]
@@ -27,7 +27,7 @@ SortKey = tuple[str, int, int, str]
 async def of_customers(
     kind: Kind, parents: Sequence[Customer], arguments: Slice, context: Context, fields: Fields
 ) -> list[Connection[Record]]:
-    """Return each customer's deals, orders or tickets, of all their contacts in all sources."""
+    """Return each customer's deals, orders, tickets or marketing events, of all their contacts in all sources."""
     _check(arguments, len(parents))
     fanout = Fanout(context, arguments.terms)
     owned = {parent.id: [person.ref for person in parent.people if person.kind == "contact"] for parent in parents}
@@ -58,7 +58,7 @@ async def timeline(
     context: Context,
     fields: Fields,
 ) -> list[Connection[Record]]:
-    """Return what happened to each customer, the newest first: deals, orders and tickets by creation time."""
+    """Return what happened to each customer, the newest first: deals and tickets by creation, the rest by when it was."""
     _check(arguments, len(parents))
     fanout = Fanout(context, arguments.terms)
     contacts = [person.ref for parent in parents for person in parent.people if person.kind == "contact"]
@@ -149,7 +149,7 @@ async def customers_of(parents: Sequence[Record], context: Context, fields: Fiel
     for parent in parents:
         if isinstance(parent, Person):
             own[parent.ref] = parent.ref
-        elif isinstance(parent, Order | Ticket) and parent.contact_id:
+        elif isinstance(parent, Order | Ticket | MarketingEvent) and parent.contact_id:
             own[parent.ref] = Ref(parent.source, "contact", parent.contact_id)
     rest = [
         parent.ref
@@ -185,10 +185,14 @@ def _paged(fanout: Fanout, query: tuple[str, ...], records: Iterable[Record], ar
 
 
 def _order_time(record: Record, arguments: Slice) -> datetime:
+    if isinstance(record, MarketingEvent):
+        return record.at
     return (record.updated_at if arguments.order == "updated" else record.created_at) or _NEVER
 
 
 def _when(record: Record) -> datetime:
+    if isinstance(record, MarketingEvent):
+        return record.at
     return (record.placed_at if isinstance(record, Order) else record.created_at) or _NEVER
 
 

@@ -8,7 +8,9 @@ from strawberry.federation.schema import FederationAny
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import Info
 
+from schema.custom import CustomRecord
 from schema.entities import entities
+from schema.mutation import Mutation
 from schema.query import Query
 from schema.scalars import SCALARS
 from schema.types import Account, Contact, Customer, Deal, Lead, Order, Ticket
@@ -40,7 +42,8 @@ def build(*, email_key: bool = True, introspection: bool = True) -> Graph:
     """
     graph = Graph(
         query=Query,
-        types=[Account, Contact, Customer, Deal, Lead, Order, Ticket],
+        mutation=Mutation,
+        types=[Account, Contact, Customer, CustomRecord, Deal, Lead, Order, Ticket],
         federation_version=FEDERATION,
         extensions=[] if introspection else [DisableIntrospection],
         config=StrawberryConfig(scalar_map=SCALARS),

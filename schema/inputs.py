@@ -44,6 +44,7 @@ class TimelineKind(Enum):
     DEAL = "deal"
     ORDER = "order"
     TICKET = "ticket"
+    MARKETING = "marketing_event"
 
 
 @strawberry.input(description="The caller's terms: how old an answer may be, how long it may take, whom to ask.")

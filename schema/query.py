@@ -11,7 +11,9 @@ from model.records import Kind
 from resolvers import lists, lookup
 from resolvers.connections import MAX_FIRST
 from resolvers.context import Context
+from schema.custom import CustomRecords, custom_records
 from schema.fields import Information, level, resolved
+from schema.filters import CustomerFilter, DealFilter, conditions_of
 from schema.inputs import CustomerLookup, CustomerOrder, DealOrder, ReadOptions, ref_of, slice_of, terms_of
 from schema.selection import needed
 from schema.types import Account, Connection, Contact, Customer, Deal, Lead, Node, Order, Ticket
@@ -40,6 +42,13 @@ async def _customers(
     return await lists.customers(slice_of(first, after, read, order_by), info.context, needed(info))
 
 
+async def _contacts(
+    info: Information, first: int, after: str | None = None, where: CustomerFilter | None = None, read: ReadOptions | None = None
+) -> Any:
+    conditions = conditions_of(where.custom if where else None)
+    return await lists.records("contact", slice_of(first, after, read), info.context, needed(info), conditions)
+
+
 def _records(kind: Kind) -> Any:
     async def resolver(info: Information, first: int, after: str | None = None, read: ReadOptions | None = None) -> Any:
         return await lists.records(kind, slice_of(first, after, read), info.context, needed(info))
@@ -51,10 +60,12 @@ async def _deals(
     info: Information,
     first: int,
     after: str | None = None,
+    where: DealFilter | None = None,
     order_by: list[DealOrder] | None = None,
     read: ReadOptions | None = None,
 ) -> Any:
-    return await lists.records("deal", slice_of(first, after, read, order_by), info.context, needed(info))
+    conditions = conditions_of(where.custom if where else None)
+    return await lists.records("deal", slice_of(first, after, read, order_by), info.context, needed(info), conditions)
 
 
 async def _node(info: Information, id: ID) -> Any:
@@ -90,8 +101,9 @@ class Query:
     )
     customers: Connection[Customer] = resolved(by=_customers)
     deals: Connection[Deal] = resolved(by=_deals)
-    contacts: Connection[Contact] = resolved(by=_records("contact"))
+    contacts: Connection[Contact] = resolved(by=_contacts)
     orders: Connection[Order] = resolved(by=_records("order"))
     tickets: Connection[Ticket] = resolved(by=_records("ticket"))
     leads: Connection[Lead] = resolved(by=_records("lead"))
     accounts: Connection[Account] = resolved(by=_records("account"))
+    custom_records: CustomRecords = resolved(by=custom_records, description="The records of one custom object of one source.")

@@ -22,11 +22,13 @@ from resolvers.context import Context, Fields
 
 KINDS: Mapping[str, str] = {
     "Contact": "contact", "Lead": "lead", "Account": "account", "Deal": "deal", "Order": "order", "Ticket": "ticket", "Owner": "owner",
+    "MarketingEvent": "marketing_event", "CustomRecord": "custom",
 }  # fmt: skip
 # GraphQL field → what the record must have for it, where that is not the field of the same name.
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "account": ("account_id",), "owner": ("owner_id",), "parent": ("parent_id",), "name": ("name", "given_name", "family_name"),
-    "customer": ("contact_id", "email", "emails", "phone", "phones", "family_name"), "items": ("items",),
+    "customer": ("contact_id", "email", "emails", "phone", "phones", "family_name"), "items": ("items",), "kind": ("event",),
+    "version": ("revision",),
 }  # fmt: skip
 
 
@@ -47,6 +49,32 @@ def needed(info: Info[Context, Any]) -> Fields:
         context.loaders[key] = frozenset(found)
     fields: Fields = context.loaders[key]
     return fields
+
+
+def needed_below(info: Info[Context, Any], field: str) -> Fields | None:
+    """Return what `needed` does when a field of a payload is selected, None when it is not."""
+    raw = info._raw_info  # noqa: SLF001
+    chosen = (node.selection_set for node in raw.field_nodes if node.selection_set is not None)
+    return needed(info) if any(_selects(each, field, raw.fragments) for each in chosen) else None
+
+
+def _selects(selection: SelectionSetNode, field: str, fragments: Mapping[str, FragmentDefinitionNode]) -> bool:
+    for node in selection.selections:
+        if isinstance(node, FieldNode):
+            if node.name.value == field:
+                return True
+        elif isinstance(node, FragmentSpreadNode):
+            if _selects(fragments[node.name.value].selection_set, field, fragments):
+                return True
+        elif isinstance(node, InlineFragmentNode) and _selects(node.selection_set, field, fragments):
+            return True
+    return False
+
+
+def custom_keys(info: Info[Context, Any]) -> list[str] | None:
+    """Return the keys of the fields that are selected of custom records below this field; None for all."""
+    keys = [name.removeprefix("custom.") for kind, name in needed(info) if kind == "custom" and name.startswith("custom.")]
+    return None if "*" in keys else sorted(keys)
 
 
 def _walk(
@@ -75,7 +103,7 @@ def _field(
     variables: Mapping[str, object],
 ) -> Iterator[tuple[str, str]]:
     name = node.name.value
-    if name == "customFields":
+    if name == "customFields" or (parent == "CustomRecord" and name == "fields"):
         keys = _keys(node, variables)
         for kind in (KINDS[parent],) if parent in KINDS else ("contact", "lead"):
             yield from ((kind, f"custom.{key}") for key in keys)

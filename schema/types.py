@@ -3,7 +3,6 @@
 import datetime as dt
 from collections.abc import Awaitable, Sequence
 from decimal import Decimal
-from enum import Enum
 from typing import Annotated, Any, Generic, TypeVar
 
 import strawberry
@@ -14,56 +13,19 @@ from identity import golden
 from identity.index import Link
 from mapping import convert
 from model import money, records
-from model.errors import ERROR_CODES, NotFoundError
+from model.errors import NotFoundError
 from resolvers import connections, fanout, people, relations
 from resolvers.context import Context, Slice
+from schema.enums import FieldType, MarketingEventKind, MatchMethod, OrderStatus, StageCategory, TicketPriority, TicketStatus
 from schema.fields import Information, level, resolved, shows
 from schema.inputs import DealOrder, ReadOptions, TimelineKind, slice_of
-from schema.scalars import JSON, Duration, System
+from schema.scalars import JSON, System
 from schema.selection import needed
+from schema.sources import SourceStatus
 from sources.reading import Reading
 from sources.source import CustomValue
-from sources.source import Source as ConnectedSource
 
 RAW_SCOPE = "raw:read"
-
-
-def _enum(name: str, *values: str) -> Any:
-    """Return a GraphQL enum over the same words that records use, so that nothing is translated on the way out."""
-    members: Any = Enum(name, {value: value for value in values})  # type: ignore[misc]
-    return strawberry.enum(members)
-
-
-ErrorCode = _enum("ErrorCode", *ERROR_CODES)
-
-
-ReadState = _enum(
-    "ReadState", "OK", "CACHED", "STALE", "PARTIAL", "RATE_LIMITED", "TIMEOUT", "AUTH_EXPIRED", "DOWN", "CIRCUIT_OPEN", "UNSUPPORTED",
-    "FORBIDDEN", "SKIPPED",
-)  # fmt: skip
-StageCategory = _enum("StageCategory", "OPEN", "WON", "LOST")
-OrderStatus = _enum(
-    "OrderStatus", "PENDING_PAYMENT", "OPEN", "ON_HOLD", "PARTIALLY_FULFILLED", "FULFILLED", "COMPLETED", "CANCELLED", "REFUNDED",
-    "PARTIALLY_REFUNDED", "DISPUTED", "INCOMPLETE", "UNKNOWN",
-)  # fmt: skip
-TicketStatus = _enum("TicketStatus", "NEW", "OPEN", "PENDING", "ON_HOLD", "SOLVED", "CLOSED", "DELETED", "UNKNOWN")
-TicketPriority = _enum("TicketPriority", "LOW", "NORMAL", "HIGH", "URGENT")
-FieldType = _enum(
-    "FieldType",
-    "TEXT",
-    "NUMBER",
-    "BOOLEAN",
-    "DATE",
-    "DATETIME",
-    "MONEY",
-    "PICKLIST",
-    "MULTI_PICKLIST",
-    "REFERENCE",
-    "FORMULA",
-    "JSON",
-)
-MatchMethod = _enum("MatchMethod", "EXACT_EMAIL", "EXACT_PHONE", "MANUAL", "SINGLETON")
-SourceState = _enum("SourceState", "CONNECTED", "DEGRADED", "RECONNECT_REQUIRED", "PAUSED", "DISCONNECTED")
 
 
 @strawberry.type(directives=[Shareable()])
@@ -72,42 +34,6 @@ class PageInfo:
     has_previous_page: bool
     start_cursor: str | None
     end_cursor: str | None
-
-
-# ---- sources ----
-
-
-def _source_state(root: Parent[ConnectedSource]) -> str:
-    return root.state
-
-
-@strawberry.type(description="One workspace's authorised account at a system.")
-class Source:
-    is_type_of = shows(ConnectedSource)
-
-    id: ID
-    system: System
-    label: str
-    state: SourceState = resolved(by=_source_state)  # type: ignore[valid-type]
-    reason: str | None
-
-
-def _stale_for(root: Parent[fanout.Status], info: Information) -> dt.timedelta | None:
-    return info.context.clock.now() - root.fetched_at if root.state == "STALE" and root.fetched_at else None
-
-
-@strawberry.type(description="What one source did for a list: partial answers are data, never a lost response.")
-class SourceStatus:
-    source: Source
-    state: ReadState  # type: ignore[valid-type]
-    code: ErrorCode | None  # type: ignore[valid-type]
-    message: str | None
-    calls: int
-    latency_ms: int
-    fetched_at: dt.datetime | None
-    stale_for: Duration | None = resolved(by=_stale_for)
-    retry_at: dt.datetime | None
-    exhausted: bool
 
 
 # ---- values inside records ----
@@ -156,7 +82,7 @@ class FieldProvenance:
 class CustomField:
     key: str
     label: str | None
-    type: FieldType  # type: ignore[valid-type]
+    type: FieldType
     source: RecordRef
     json: JSON | None
     text: str | None
@@ -170,7 +96,7 @@ class CustomField:
 class Stage:
     id: ID
     name: str
-    category: StageCategory  # type: ignore[valid-type]
+    category: StageCategory
     pipeline: str | None
     native: str
 
@@ -226,6 +152,13 @@ def _ref(root: Parent[records.Record]) -> records.Record:
     return root
 
 
+_VERSION = "Give it back as `ifVersion` to write only what has not changed since."
+
+
+def _version(root: Parent[records.Record]) -> str:
+    return root.version
+
+
 def _global_id(root: Parent[records.Record]) -> str:
     return root.id
 
@@ -257,10 +190,11 @@ def _looked_up(kind: records.Kind, attribute: str) -> Any:
 
 
 async def _custom_fields(root: Parent[records.Record], info: Information, keys: list[str] | None = None) -> list[CustomField]:
-    return await _customs_of(root, keys, info.context)
+    return await customs_of(root, keys, info.context)
 
 
-async def _customs_of(record: records.Record, keys: list[str] | None, context: Context) -> list[CustomField]:
+async def customs_of(record: records.Record, keys: list[str] | None, context: Context) -> list[CustomField]:
+    """Return a record's custom fields, typed; all of them when `keys` is None."""
     source = context.source(record.source)
     if source is None:
         return []
@@ -349,6 +283,7 @@ class Contact(Node):
     title: str | None
     owner: Owner | None = resolved(by=_looked_up("owner", "owner_id"))
     updated_at: dt.datetime | None
+    version: str = resolved(by=_version, description=_VERSION)
     custom_fields: list[CustomField] = resolved(by=_custom_fields)
 
 
@@ -364,6 +299,7 @@ class Lead(Node):
     owner: Owner | None = resolved(by=_looked_up("owner", "owner_id"))
     company: str | None
     updated_at: dt.datetime | None
+    version: str = resolved(by=_version, description=_VERSION)
     custom_fields: list[CustomField] = resolved(by=_custom_fields)
 
 
@@ -391,6 +327,7 @@ class Deal(Node):
     close_date: dt.date | None
     owner: Owner | None = resolved(by=_looked_up("owner", "owner_id"))
     updated_at: dt.datetime | None
+    version: str = resolved(by=_version, description=_VERSION)
     custom_fields: list[CustomField] = resolved(by=_custom_fields)
 
 
@@ -402,7 +339,7 @@ class Order(Node):
     ref: RecordRef = resolved(by=_ref)
     number: str | None
     customer: "Customer | None" = resolved(by=_customer)
-    status: OrderStatus  # type: ignore[valid-type]
+    status: OrderStatus
     raw_status: str
     payment_status: str | None
     fulfillment_status: str | None
@@ -419,14 +356,33 @@ class Ticket(Node):
     ref: RecordRef = resolved(by=_ref)
     customer: "Customer | None" = resolved(by=_customer)
     subject: str | None
-    status: TicketStatus  # type: ignore[valid-type]
+    status: TicketStatus
     raw_status: str
-    priority: TicketPriority | None  # type: ignore[valid-type]
+    priority: TicketPriority | None
     created_at: dt.datetime
     updated_at: dt.datetime
 
 
-TimelineItem = Annotated[Deal | Order | Ticket, strawberry.union("TimelineItem")]
+def _event(root: Parent[records.MarketingEvent]) -> str:
+    return root.event
+
+
+@strawberry.type(
+    description="What a marketing tool did to someone, or saw them do. Its id cannot be looked up: no tool offers that."
+)
+class MarketingEvent:
+    is_type_of = shows(records.MarketingEvent)
+
+    id: ID = resolved(by=_global_id)
+    ref: RecordRef = resolved(by=_ref)
+    customer: "Customer | None" = resolved(by=_customer)
+    kind: MarketingEventKind = resolved(by=_event)
+    raw_kind: str
+    campaign: str | None
+    at: dt.datetime
+
+
+TimelineItem = Annotated[Deal | Order | Ticket | MarketingEvent, strawberry.union("TimelineItem")]
 
 
 @strawberry.type
@@ -558,7 +514,7 @@ async def _customer_customs(
     found: list[CustomField] = []
     for person in root.people:
         if sources is None or person.source in sources:
-            found += await _customs_of(person, keys, info.context)
+            found += await customs_of(person, keys, info.context)
     return found
 
 
@@ -573,7 +529,7 @@ def _raw(root: Parent[people.Customer], info: Information, source: ID) -> Any:
 class IdentityLink:
     a: RecordRef
     b: RecordRef
-    method: MatchMethod  # type: ignore[valid-type]
+    method: MatchMethod
     score: float
     evidence: JSON
     at: dt.datetime
@@ -583,7 +539,7 @@ class IdentityLink:
 @strawberry.type(description="Why these records are one customer.")
 class Identity:
     confidence: float
-    method: MatchMethod  # type: ignore[valid-type]
+    method: MatchMethod
     links: list[IdentityLink]
 
 
@@ -627,6 +583,7 @@ class Customer(Node):
     deals: Connection[Deal] = resolved(by=_customer_deals)
     orders: Connection[Order] = resolved(by=_customer_slice("order"))
     tickets: Connection[Ticket] = resolved(by=_customer_slice("ticket"))
+    marketing_events: Connection[MarketingEvent] = resolved(by=_customer_slice("marketing_event"))
     timeline: TimelineConnection = resolved(by=_timeline)
     merged_from: list[ID] = resolved(by=_merged_from)
     sources: list[SourceStatus] = resolved(by=lambda root: root.statuses)

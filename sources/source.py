@@ -1,13 +1,13 @@
-"""One workspace's authorised account at a system, behind a few verbs that answer in records.
+"""One workspace's authorised account at a system, behind a few verbs that take and answer records.
 
-Queries and background work read through the same verbs, so cache, budget, retry and mapping are one path for both.
+Queries and background work use the same verbs, so cache, budget, retry and mapping are one path for both.
 Every verb answers from the cache where the caller's terms allow, asks the system for the rest, and falls back to what
 it still has when the system fails.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -15,18 +15,21 @@ import httpx
 import msgspec
 import orjson
 
-from adapters.base import Adapter, Checked, FindKey, OrderField, Position, Scan
+from adapters.base import Adapter, Checked, CustomPage, FindKey, OrderField, Outcome, Position, Scan, Write
 from adapters.wire import Request, Response
+from adapters.writing import failed
 from cache.entries import Cache, Entry
 from mapping.compile import Compiled, compile_mapping
+from mapping.native import spellings
 from mapping.paths import pick
 from mapping.spec import Document
 from model.clock import Clock
 from model.errors import MappingError, SourceError, UnsupportedError
-from model.records import FieldMeta, Kind, ObjectType, Person, Record, Row
+from model.records import Account, CustomRecord, FieldMeta, Kind, ObjectType, Person, Record, Row
 from sources.budget import Budget
 from sources.reading import Answer, Reading, ReadState
 from sources.transport import CALL, FAULT, Call
+from sources.writing import RecordWrite, native_write, refused
 
 State = Literal["CONNECTED", "PAUSED", "RECONNECT_REQUIRED", "DISCONNECTED"]
 MAX_AGE = 60.0  # seconds a row counts as fresh unless the caller says otherwise
@@ -34,7 +37,7 @@ KEPT = 3600.0  # seconds a row is kept for when its system fails
 METADATA_MAX_AGE = 900.0
 METADATA_KEPT = 86_400.0
 CUSTOM = "custom."  # a field name that asks for one custom field; "custom.*" asks for all
-_FOUND_BY: dict[FindKey, tuple[str, ...]] = {"email": ("email", "emails"), "phone": ("phone", "phones")}
+_FOUND_BY: dict[FindKey, tuple[str, ...]] = {"email": ("email", "emails"), "phone": ("phone", "phones"), "domain": ("domain",)}
 T = TypeVar("T")
 
 
@@ -82,7 +85,8 @@ class Source:
         self.state, self.reason = state, reason
         self._client, self._auth, self._cache, self._clock = client, auth, cache, clock
         self._mappings = {kind: self._compiled(kind) for kind in adapter.kinds}
-        self._describing: dict[Kind, asyncio.Lock] = {}
+        self._spellings = {kind: spellings(facts.writes) for kind, facts in adapter.kinds.items()}
+        self._describing: dict[str, asyncio.Lock] = {}
 
     @property
     def system(self) -> str:
@@ -90,6 +94,10 @@ class Source:
 
     def has(self, kind: Kind) -> bool:
         return kind in self.adapter.kinds
+
+    def reads(self, kind: Kind) -> bool:
+        """Tell whether records of a kind can be read by their ids."""
+        return self.has(kind) and self.adapter.kinds[kind].read_batch > 0
 
     def relates(self, of: Kind, kind: Kind) -> bool:
         return (of, kind) in self.adapter.relations
@@ -103,6 +111,13 @@ class Source:
     def orders(self, kind: Kind, order: OrderField) -> bool:
         return self.has(kind) and order in self.adapter.kinds[kind].orders
 
+    def writes(self, kind: Kind, verb: str) -> bool:
+        """Tell whether records of a kind can be written; "upsert" always means find, then update or create, at the least."""
+        if not self.has(kind):
+            return False
+        verbs = self.adapter.kinds[kind].verbs
+        return {"create", "update"} <= verbs if verb == "upsert" else verb in verbs
+
     # ---- verbs ----
 
     async def check(self, reading: Reading) -> Checked:
@@ -111,17 +126,26 @@ class Source:
 
     async def described(self, kind: Kind, reading: Reading) -> ObjectType:
         """Return the kind's metadata, from the cache while it is young or while the system fails."""
-        key = self._key("meta", kind)
-        async with self._describing.setdefault(kind, asyncio.Lock()):
+        return await self._metadata(kind, ObjectType, lambda: self.adapter.describe(_Api(self, reading), kind))
+
+    async def objects(self, reading: Reading) -> list[ObjectType]:
+        """Return the account's custom objects, from the cache as `described` does; [] where the system has no such thing."""
+        if type(self.adapter).objects is Adapter.objects:
+            return []
+        return await self._metadata("", list[ObjectType], lambda: self.adapter.objects(_Api(self, reading)))
+
+    async def _metadata(self, what: str, shape: type[T], ask: Callable[[], Awaitable[T]]) -> T:
+        key = self._key("meta", what)
+        async with self._describing.setdefault(what, asyncio.Lock()):
             [entry] = await self._cache.get_many([key])
             if entry is not None and entry.meta is not None and self._age(entry) <= METADATA_MAX_AGE:
-                return msgspec.convert(entry.meta, ObjectType)
+                return msgspec.convert(entry.meta, shape)
             try:
-                meta = await self.adapter.describe(_Api(self, reading), kind)
+                meta = await ask()
             except SourceError:
                 if entry is None or entry.meta is None:
                     raise
-                return msgspec.convert(entry.meta, ObjectType)
+                return msgspec.convert(entry.meta, shape)
             kept = Entry(rows=[], at=self._now(), meta=msgspec.to_builtins(meta))
             await self._cache.set_many({key: kept}, ttl=METADATA_KEPT)
             return meta
@@ -158,7 +182,7 @@ class Source:
             records, lost = await self._records(kind, rows, [entry] * len(rows), reading)
             carriers: dict[str, list[Row | None]] = {value: [] for value in missing}
             for row, record in zip(rows, records, strict=True):
-                for value in set(_keys(record, key)) & carriers.keys() if isinstance(record, Person) else ():
+                for value in set(_keys(record, key)) & carriers.keys():
                     carriers[value].append(row)
             return [self._entry(carriers[value], paths) for value in missing]
 
@@ -224,11 +248,94 @@ class Source:
     async def custom_values(self, record: Record, keys: Sequence[str] | None, reading: Reading) -> list[CustomValue]:
         """Return the custom fields of a record under their stable names, all of them when `keys` is None.
 
-        A key the system does not have is left out.
+        Of a custom object's record every field is one. A key the system does not have is left out.
         """
+        if isinstance(record, CustomRecord):
+            fields = record.meta.fields
+            some = fields.values() if keys is None else (fields[key] for key in keys if key in fields)
+            return [CustomValue(field=each, value=_labelled(each, pick(record.row, each.path))) for each in some]
         meta = await self.described(record.kind, reading)
         named = meta.fields.values() if keys is None else (meta.fields[key] for key in keys if key in meta.fields)
         return [CustomValue(field=each, value=_labelled(each, pick(record.row, each.path))) for each in named if each.custom]
+
+    async def write(self, kind: Kind, writes: Sequence[RecordWrite], reading: Reading) -> list[Outcome]:
+        """Write records, and return one outcome each, in order; the fields an outcome names are target fields.
+
+        Nothing is raised: a source that fails is the outcome of the writes that it kept from being done.
+        """
+        outcomes: dict[int, Outcome] = {}
+        try:
+            sent = await self._native_writes(kind, writes, outcomes, reading)
+            if sent:
+                done = await self.adapter.write(_Api(self, reading), kind, list(sent.values()))
+                outcomes |= dict(zip(sent, done, strict=True))
+        except SourceError as error:
+            outcomes = {at: outcomes.get(at) or failed(error) for at in range(len(writes))}
+        await self._forget(kind, [outcomes[at].native_id or each.native_id for at, each in enumerate(writes)])
+        return [self._in_target_fields(kind, outcomes[at]) for at in range(len(writes))]
+
+    async def _native_writes(
+        self, kind: Kind, writes: Sequence[RecordWrite], refusals: dict[int, Outcome], reading: Reading
+    ) -> dict[int, Write]:
+        """Return what is sent, by its place; what cannot be written goes to `refusals`."""
+        if not self.has(kind):
+            raise UnsupportedError(f"{self.system} has no {kind}")
+        facts = self.adapter.kinds[kind]
+        meta = await self.described(kind, reading) if any(each.needs_metadata for each in writes) else None
+        sent: dict[int, Write] = {}
+        for at, each in enumerate(writes):
+            made = native_write(facts, self._spellings[kind], each, meta, currency=self.adapter.config.currency)
+            if isinstance(made, Write):
+                sent[at] = made
+            else:
+                refusals[at] = refused(made)
+        return sent
+
+    def _in_target_fields(self, kind: Kind, outcome: Outcome) -> Outcome:
+        if not outcome.fields:
+            return outcome
+        spelled = {path: target for target, rule in self._spellings[kind].items() for path in rule.native_paths()}
+        return replace(outcome, fields=[spelled.get(path, path) for path in outcome.fields])
+
+    async def _forget(self, kind: Kind, ids: Sequence[str | None]) -> None:
+        """Make what is cached of written records, and of every list and search of their kind, too old to be used."""
+        keys = [self._key("r", kind, id) for id in ids if id is not None]
+        kept = {key: entry for key, entry in zip(keys, await self._cache.get_many(keys), strict=True) if entry is not None}
+        aged = {key: msgspec.structs.replace(entry, at=0.0) for key, entry in kept.items()}
+        mark = Entry(rows=[], at=self._now())
+        await self._cache.set_many({**aged, self._key("w", kind): mark}, ttl=KEPT)
+
+    # ---- custom objects ----
+
+    async def object_named(self, name: str, reading: Reading) -> ObjectType | None:
+        """Return the custom object of that name, None when the account has none."""
+        return next((each for each in await self.objects(reading) if each.name == name), None)
+
+    async def read_custom(
+        self, object: ObjectType, ids: Sequence[str], keys: Sequence[str] | None, reading: Reading
+    ) -> list[CustomRecord | None]:
+        """Return rows of a custom object in the order of `ids`, None where there is none.
+
+        Args:
+            keys: of the fields wanted, None for all.
+        """
+        rows = await self.adapter.read_custom(_Api(self, reading), object, ids, _custom_paths(object, keys))
+        return [self._custom(object, row) if row is not None else None for row in rows]
+
+    async def scan_custom(
+        self, object: ObjectType, *, after: str | None, size: int, keys: Sequence[str] | None, reading: Reading
+    ) -> tuple[list[CustomRecord], str | None]:
+        """Return the next rows of a custom object, and what to name as `after` for those that follow; None at the end."""
+        page: CustomPage = await self.adapter.scan_custom(
+            _Api(self, reading), object, after=after, size=size, fields=_custom_paths(object, keys)
+        )
+        return [self._custom(object, row) for row in page.rows], page.next
+
+    def _custom(self, object: ObjectType, row: Row) -> CustomRecord:
+        return CustomRecord(
+            source=self.id, system=self.system, object=object.name, native_id=str(pick(row, object.id_path)), row=row,
+            fetched_at=self._clock.now(), meta=object,
+        )  # fmt: skip
 
     # ---- how a verb goes through the cache ----
 
@@ -243,10 +350,14 @@ class Source:
             return [], "OK"
         needed = await self._paths(kind, fields, reading)
         keys = [self._key(verb, kind, each) for each in wanted]
-        kept = await self._cache.get_many(keys)
+        *kept, written = await self._cache.get_many([*keys, self._key("w", kind)])
         usable = [entry if entry is not None and needed <= entry.known else None for entry in kept]
         max_age = MAX_AGE if reading.max_age is None else reading.max_age
-        young = [entry is not None and reading.policy != "LIVE" and self._age(entry) <= max_age for entry in usable]
+        since = written.at if written is not None and verb != "r" else 0.0  # lists and searches may lack what we wrote then
+        young = [
+            entry is not None and reading.policy != "LIVE" and entry.at > since and self._age(entry) <= max_age
+            for entry in usable
+        ]
         missing = [at for at, is_young in enumerate(young) if not is_young]
         if reading.policy == "CACHE_ONLY":
             return [entry or Entry(rows=[], at=self._now()) for entry in usable], "PARTIAL" if missing else "CACHED"
@@ -341,8 +452,17 @@ class _Api:
         return await self._source.described(kind, self._reading)
 
 
-def _keys(person: Person, key: FindKey) -> tuple[str, ...]:
-    return (*person.emails, person.email or "") if key == "email" else (*person.phones, person.phone or "")
+def _keys(record: Record | None, key: FindKey) -> tuple[str, ...]:
+    if isinstance(record, Account):
+        return (record.domain or "",)
+    if not isinstance(record, Person):
+        return ()
+    return (*record.emails, record.email or "") if key == "email" else (*record.phones, record.phone or "")
+
+
+def _custom_paths(object: ObjectType, keys: Sequence[str] | None) -> list[str]:
+    fields = object.fields.values() if keys is None else (object.fields[key] for key in keys if key in object.fields)
+    return sorted({object.id_path, *(each.path for each in fields)})
 
 
 def _labelled(field: FieldMeta, value: Any) -> Any:

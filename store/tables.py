@@ -101,3 +101,26 @@ customers = Table(
     Index("customers_by_survivor", "workspace", "survivor"),
     Index("customers_by_anchor", "workspace", "source", "kind", "native_id"),
 )
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("workspace", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("step", String(255), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("outcome", JSON),
+    Column("begun_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Index("ledger_by_begun", "workspace", "begun_at"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("workspace", String(64), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("until", Instant, nullable=False),
+)
