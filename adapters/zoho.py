@@ -12,7 +12,6 @@ Contacts are found by address only: a phone number is searched by its spelling.
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
@@ -40,25 +39,14 @@ from adapters.base import (
     Write,
     batches,
 )
+from adapters.zoho_answers import fault
 from adapters.zoho_meta import object_type, stages
 from adapters.zoho_writing import Records
-from model.errors import (
-    DuplicateError,
-    ExhaustedError,
-    GrantLostError,
-    ProtocolError,
-    RejectedError,
-    SourceError,
-    SourceForbiddenError,
-    StaleVersionError,
-    ThrottledError,
-    TokenExpiredError,
-    UnavailableError,
-)
+from model.errors import RejectedError, SourceError
 from model.records import Kind, ObjectType, Row
 
+_LIKE = 20  # values in one find by domain: a query holds 25 criteria, and a further page takes three of them
 _IDS, _IN, _FIELDS, _COLUMNS, _PAGE, _LIST = 100, 100, 50, 500, 2000, 200
-_BLOCKED = 600.0  # seconds: ten renewals of a grant in ten minutes, then none for the rest of them
 _LAG = 5.0  # seconds; COQL is nearer to the data than the search index is, and no bound is documented for either
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
 _COLUMN: Mapping[OrderField, str] = {"created": "Created_Time", "updated": "Modified_Time"}
@@ -118,7 +106,7 @@ class Zoho(Adapter):
             writes={**_WRITES, "status": "Lead_Status", "company": "Company"},
         ),
         "account": KindFacts(
-            object="Accounts", **_LISTED, **_WRITTEN,
+            object="Accounts", **_LISTED, **_WRITTEN, find=frozenset({"domain"}), find_batch=_LIKE,
             mapping={
                 **_TIMES, "name": {"path": "Account_Name", "convert": "text"}, "domain": {"path": "Website", "convert": "domain"}, "industry": "Industry",
                 "parent_id": "Parent_Account.id", "owner_id": "Owner.id",
@@ -276,14 +264,19 @@ class Zoho(Adapter):
         return [[row] if (row := found.get(lookup.get(id, ""))) is not None else [] for id in deals]
 
     async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
-        """ceil(values / 100) queries over the primary and the secondary address: COQL, since the search index lags behind."""
+        """ceil(values / 100) queries over the primary and the secondary address: COQL, since the search index lags behind.
+
+        Web domains ceil(values / 20), for they stand somewhere in a web address.
+        """
         names = await self._known(api, kind, fields)
-        asked = [
-            self._query_all(
-                api, f"{kind}.find", kind, names, f"(Email in ({_literals(some)}) or Secondary_Email in ({_literals(some)}))"
-            )
-            for some in batches(values, _IN)
-        ]
+        if key == "domain":
+            tests = [
+                _joined("or", [f"Website like {_quoted(f'%{value}%')}" for value in some]) for some in batches(values, _LIKE)
+            ]
+        else:
+            lists = [_literals(some) for some in batches(values, _IN)]
+            tests = [f"(Email in ({some}) or Secondary_Email in ({some}))" for some in lists]
+        asked = [self._query_all(api, f"{kind}.find", kind, names, where) for where in tests]
         return list({row["id"]: row for row in chain.from_iterable(await asyncio.gather(*asked))}.values())
 
     async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
@@ -382,50 +375,7 @@ class Zoho(Adapter):
     # ---- answers ----
 
     def classify(self, response: Response) -> SourceError | None:
-        body = response.body.lstrip()
-        if response.status < 300:
-            # The token endpoint says its errors under HTTP 200.
-            return self._token_fault(response) if body.startswith(b'{"error') else None
-        said = response.json_or_none()
-        said = said if isinstance(said, dict) else {}
-        if "error" in said and "code" not in said:
-            return self._token_fault(response)
-        verdicts = said.get("data")
-        if response.status == 400 and isinstance(verdicts, list) and verdicts and "code" not in said:
-            return None  # a verdict for each record: `write` reads them
-        code = str(said.get("code") or (verdicts[0].get("code") if isinstance(verdicts, list) and verdicts else "") or "")
-        facts: dict[str, Any] = {"status": response.status, "upstream_code": code if _CODE.fullmatch(code) else None}
-        if response.status == 429 or code == "TOO_MANY_REQUESTS":
-            # Credits of the day or calls at once: only the count of what is left tells which.
-            if response.headers.get("x-api-credits-remaining") == "0":
-                return ExhaustedError("the credits of the day are used up", retry_after=3600.0, **facts)
-            return ThrottledError("too many calls", **facts)
-        if response.status == 412 or code in {"ALREADY_MODIFIED", "RECORD_MODIFIED"}:
-            return StaleVersionError("changed since that version", **facts)
-        if code == "OAUTH_SCOPE_MISMATCH" or response.status == 403 or code in {"NO_PERMISSION", "AUTHORIZATION_FAILED"}:
-            return SourceForbiddenError("the account lacks a scope or a permission", **facts)
-        if response.status == 401 or code in {"INVALID_TOKEN", "AUTHENTICATION_FAILURE"}:
-            return TokenExpiredError("the token is not accepted", **facts)
-        if response.status >= 500:
-            return UnavailableError("not available", **facts)
-        if code == "DUPLICATE_DATA":
-            return DuplicateError("another record has this value", **facts)
-        if not code:
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
-        return RejectedError(f"refused: {code}" if _CODE.fullmatch(code) else f"refused with {response.status}", **facts)
-
-    def _token_fault(self, response: Response) -> SourceError:
-        said = response.json_or_none()
-        if not isinstance(said, dict):
-            return ProtocolError(f"answered {response.status} with broken JSON", status=response.status)
-        if "too many requests" in str(said.get("error_description", "")).lower():
-            return ThrottledError("the grant was renewed too often", status=response.status, retry_after=_BLOCKED)
-        if response.status >= 500:
-            return UnavailableError("not available", status=response.status)
-        code = str(said.get("error"))
-        return GrantLostError(
-            "the grant is not accepted", status=response.status, upstream_code=code if _CODE.fullmatch(code) else None
-        )
+        return fault(response)
 
     def learn(self, response: Response) -> Sequence[Learned]:
         left = response.headers.get("x-api-credits-remaining", "")  # comes only when half of them are used
@@ -434,9 +384,6 @@ class Zoho(Adapter):
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         tab, web = _TABS.get(kind), self.config.web_url
         return f"{web}/tab/{tab}/{native_id}" if web and tab else None
-
-
-_CODE = re.compile(r"[A-Za-z_]{2,60}")
 
 
 def _names(fields: Any) -> list[str]:
@@ -457,12 +404,14 @@ def _cut(groups: Sequence[list[Row]], first: int) -> list[Related]:
 
 
 def _all(tests: Sequence[str]) -> str:
-    """Join with `and`, two a level in brackets, as COQL wants."""
-    if not tests:
-        return "id is not null"  # a query without `where` is refused
+    return _joined("and", tests) if tests else "id is not null"  # a query without `where` is refused
+
+
+def _joined(word: str, tests: Sequence[str]) -> str:
+    """Join two a level, in brackets, as COQL wants."""
     joined = tests[0]
     for each in tests[1:]:
-        joined = f"({joined} and {each})"
+        joined = f"({joined} {word} {each})"
     return joined
 
 

@@ -8,9 +8,7 @@ with its verdicts, an upsert changes the oldest record that matches, text compar
 
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -23,37 +21,42 @@ from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
 from sandbox.table import Row, Table
 from sandbox.world import World
+from sandbox.zoho_answers import (
+    Refusal,
+    error,
+    guarded,
+    is_beyond,
+    moment_of,
+    named,
+    needed,
+    picked,
+    place_of,
+    rows_response,
+    since_of,
+    size_of,
+)  # fmt: skip
 from sandbox.zoho_modules import (
-    LABELS,
-    LAYOUT_ID,
-    ORG_ID,
     Module,
-    described,
     iso,
     lookup_of,
     millis,
     modules,
-    pipeline,
     user_row,
     zoho_id,
 )
 from sandbox.zoho_query import Reader
 from sandbox.zoho_relations import Relations
+from sandbox.zoho_settings import Settings
 from sandbox.zoho_writes import Invalid, Writer, live
 
 CLIENT_ID, CLIENT_SECRET = "1000.C360DEMO", "zoho-demo-secret"
 REFRESH_TOKEN, GRANT_CODE = "1000.c360-demo.refresh", "1000.c360-demo.code"
 SEARCH_LAG = 5.0  # seconds until the Search API knows a new record
 _CREDITS, _PARALLEL, _REFRESHES, _REFRESH_SPAN = 58_000, 20, 10, 600
-_PAGE, _BY_NUMBER, _FIELDS, _ROWS = 200, 2000, 50, 100
+_BY_NUMBER, _ROWS = 2000, 100
 _TOKEN_LIFE = 86_400.0  # of a page token
 _SORTS = frozenset({"id", "Created_Time", "Modified_Time"})
 _TOO_MANY = "You have made too many requests continuously. Please try again after some time."
-
-
-class _Refusal(Exception):
-    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
-        self.response = error(status, code, message, **details)
 
 
 class Zoho(Dialect):
@@ -61,6 +64,7 @@ class Zoho(Dialect):
 
     name = "zoho"
     objects = {"contact": "Contacts", "account": "Accounts", "deal": "Deals", "lead": "Leads", "owner": "users"}
+    gone = "$deleted"
     base_path = "/accounts"
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
@@ -77,6 +81,7 @@ class Zoho(Dialect):
         self.tables["owner"] = Table(users, user_row)
         self._reader = Reader(self.modules)
         self._writer = Writer(self.modules, world.users, self._now)
+        self._settings = Settings(self.modules, self.tables["owner"], self._module)
         self._relations = Relations(self.modules, self._writer)
 
     # ---- surroundings ----
@@ -89,26 +94,26 @@ class Zoho(Dialect):
         return [
             Endpoint("POST", "/accounts/oauth/v2/token", self._token, open=True),
             Endpoint("POST", "/accounts/oauth/v2/token/revoke", self._revoke, open=True),
-            Endpoint("GET", f"{root}/org", self._org),
-            Endpoint("GET", f"{root}/users", self._users),
-            Endpoint("GET", f"{root}/users/{{id}}", self._user),
-            Endpoint("GET", f"{root}/settings/modules", self._modules),
-            Endpoint("GET", f"{root}/settings/fields", _guarded(self._fields)),
-            Endpoint("GET", f"{root}/settings/layouts", _guarded(self._layouts)),
-            Endpoint("GET", f"{root}/settings/pipeline", _guarded(self._pipeline)),
+            Endpoint("GET", f"{root}/org", self._settings.org),
+            Endpoint("GET", f"{root}/users", self._settings.users),
+            Endpoint("GET", f"{root}/users/{{id}}", self._settings.user),
+            Endpoint("GET", f"{root}/settings/modules", self._settings.modules),
+            Endpoint("GET", f"{root}/settings/fields", guarded(self._settings.fields)),
+            Endpoint("GET", f"{root}/settings/layouts", guarded(self._settings.layouts)),
+            Endpoint("GET", f"{root}/settings/pipeline", guarded(self._settings.pipeline)),
             Endpoint("POST", f"{root}/coql", self._coql),
             Endpoint("GET", f"{root}/Contacts/roles", self._relations.roles),
-            Endpoint("GET", f"{root}/{{module}}/search", _guarded(self._search)),
-            Endpoint("GET", f"{root}/{{module}}/deleted", _guarded(self._deleted)),
-            Endpoint("GET", f"{root}/{{module}}/actions/count", _guarded(self._count)),
-            Endpoint("POST", f"{root}/{{module}}/upsert", _guarded(self._upsert)),
-            Endpoint("GET", f"{root}/{{module}}", _guarded(self._list)),
-            Endpoint("POST", f"{root}/{{module}}", _guarded(self._create)),
-            Endpoint("PUT", f"{root}/{{module}}", _guarded(self._update)),
-            Endpoint("DELETE", f"{root}/{{module}}", _guarded(self._delete)),
-            Endpoint("GET", f"{root}/{{module}}/{{id}}", _guarded(self._get)),
-            Endpoint("PUT", f"{root}/{{module}}/{{id}}", _guarded(self._update)),
-            Endpoint("DELETE", f"{root}/{{module}}/{{id}}", _guarded(self._delete)),
+            Endpoint("GET", f"{root}/{{module}}/search", guarded(self._search)),
+            Endpoint("GET", f"{root}/{{module}}/deleted", guarded(self._deleted)),
+            Endpoint("GET", f"{root}/{{module}}/actions/count", guarded(self._count)),
+            Endpoint("POST", f"{root}/{{module}}/upsert", guarded(self._upsert)),
+            Endpoint("GET", f"{root}/{{module}}", guarded(self._list)),
+            Endpoint("POST", f"{root}/{{module}}", guarded(self._create)),
+            Endpoint("PUT", f"{root}/{{module}}", guarded(self._update)),
+            Endpoint("DELETE", f"{root}/{{module}}", guarded(self._delete)),
+            Endpoint("GET", f"{root}/{{module}}/{{id}}", guarded(self._get)),
+            Endpoint("PUT", f"{root}/{{module}}/{{id}}", guarded(self._update)),
+            Endpoint("DELETE", f"{root}/{{module}}/{{id}}", guarded(self._delete)),
             Endpoint("GET", f"{root}/{{module}}/{{id}}/{{relation}}", self._relations.listed),
             Endpoint("PUT", f"{root}/Deals/{{id}}/Contact_Roles/{{contact}}", self._relations.tie),
             Endpoint("DELETE", f"{root}/Deals/{{id}}/Contact_Roles/{{contact}}", self._relations.untie),
@@ -199,108 +204,45 @@ class Zoho(Dialect):
         self.tokens.revoke_all()
         return json_response({"status": "success"})
 
-    # ---- metadata ----
-
-    async def _org(self, _: Request) -> Response:
-        org = {
-            "id": ORG_ID, "zgid": "60001234567", "company_name": "C360 Demo", "primary_email": "demo@c360-demo.example", "currency": "US Dollar", "iso_code": "USD",
-            "currency_symbol": "$", "currency_locale": "en_US", "time_zone": "Asia/Kolkata", "country_code": "IN", "country": "IN", "mc_status": True, "max_per_page": 200, "type": "Production",
-        }  # fmt: skip
-        return json_response({"org": [org]})
-
-    async def _users(self, request: Request) -> Response:
-        said = request.query_params
-        rows = list(self.tables["owner"])
-        if "ids" in said:
-            wanted = said["ids"].split(",")
-            if len(wanted) > _ROWS:
-                return error(400, "LIMIT_EXCEEDED", "more ids than allowed", param_name="ids", limit=_ROWS)
-            rows = [row for row in rows if row["id"] in wanted]
-        rows = rows[:1] if said.get("type") == "CurrentUser" else rows
-        rows = [row for row in rows if row["status"] == "active"] if said.get("type") == "ActiveUsers" else rows
-        info = {"per_page": _PAGE, "count": len(rows), "page": 1, "more_records": False}
-        return json_response({"users": rows, "info": info}) if rows else Response(status_code=204)
-
-    async def _user(self, request: Request) -> Response:
-        row = self.tables["owner"].get(request.path_params["id"])
-        return json_response({"users": [row]}) if row is not None else Response(status_code=204)
-
-    async def _modules(self, _: Request) -> Response:
-        found = [
-            {
-                "api_name": name, "module_name": name, "singular_label": LABELS[name][0], "plural_label": LABELS[name][1], "generated_type": "custom" if module.custom else "default",
-                "api_supported": True, "viewable": True, "creatable": True, "editable": True, "deletable": True, "visible": True, "id": zoho_id(name, 0),
-                "modified_time": None, "modified_by": None, "profiles": [], "sequence_number": at, "business_card_field_limit": 5,
-            }
-            for at, (name, module) in enumerate(self.modules.items())
-        ]  # fmt: skip
-        return json_response({"modules": found})
-
-    async def _fields(self, request: Request) -> Response:
-        module = self._module(_needed(request, "module"))
-        return json_response({"fields": [described(name, spec, at) for at, (name, spec) in enumerate(module.specs.items())]})
-
-    async def _layouts(self, request: Request) -> Response:
-        self._module(_needed(request, "module"))
-        return json_response(
-            {
-                "layouts": [
-                    {
-                        "id": LAYOUT_ID,
-                        "name": "Standard",
-                        "display_label": "Standard",
-                        "visible": True,
-                        "status": "active",
-                        "sections": [],
-                    }
-                ]
-            }
-        )
-
-    async def _pipeline(self, request: Request) -> Response:
-        if _needed(request, "layout_id") != LAYOUT_ID:
-            return error(400, "INVALID_DATA", "the id given seems to be invalid", param_name="layout_id")
-        return json_response({"pipeline": pipeline()})
-
     # ---- reading ----
 
     def _module(self, name: str) -> Module:
         module = self.modules.get(name)
         if module is None:
-            raise _Refusal(400, "INVALID_MODULE", "the module name given seems to be invalid", resource_path_index=0)
+            raise Refusal(400, "INVALID_MODULE", "the module name given seems to be invalid", resource_path_index=0)
         return module
 
     async def _list(self, request: Request) -> Response:
         module, said = self._module(request.path_params["module"]), request.query_params
-        names = _named(request)
-        size, since = _size(said), _since(request)
+        names = named(request)
+        size, since = size_of(said), since_of(request)
         if "ids" in said:
             ids = said["ids"].split(",")
             if len(ids) > _ROWS:
-                raise _Refusal(400, "LIMIT_EXCEEDED", "more ids than allowed", param_name="ids", limit=_ROWS)
+                raise Refusal(400, "LIMIT_EXCEEDED", "more ids than allowed", param_name="ids", limit=_ROWS)
             rows = [row for id in dict.fromkeys(ids) if (row := live(module, id)) is not None]
-            return _rows(rows, names, {"per_page": size, "count": len(rows), "page": 1, "more_records": False})
+            return rows_response(rows, names, {"per_page": size, "count": len(rows), "page": 1, "more_records": False})
         if "page" in said and "page_token" in said:
-            raise _Refusal(400, "AMBIGUITY_DURING_PROCESSING", "You cannot use page and page_token together", ambiguity_due_to=[])
+            raise Refusal(400, "AMBIGUITY_DURING_PROCESSING", "You cannot use page and page_token together", ambiguity_due_to=[])
         sort, descending = said.get("sort_by", "id"), said.get("sort_order", "desc") == "desc"
         if sort not in _SORTS:
-            raise _Refusal(400, "INVALID_DATA", "invalid data", param_name="sort_by")
+            raise Refusal(400, "INVALID_DATA", "invalid data", param_name="sort_by")
         number, start, beyond = int(said.get("page", "1")), None, None
         if "page_token" in said:
             kept = self._pages.get(said["page_token"])
             if kept is None or kept[0] != module.name:
-                raise _Refusal(400, "INVALID_DATA", "invalid data", param_name="page_token")
+                raise Refusal(400, "INVALID_DATA", "invalid data", param_name="page_token")
             _, sort, descending, start, beyond, expiry = kept
             if expiry < self.clock.time():
-                raise _Refusal(400, "EXPIRED_VALUE", "The value provided has expired.", param_name="page_token")
+                raise Refusal(400, "EXPIRED_VALUE", "The value provided has expired.", param_name="page_token")
         elif number * size > _BY_NUMBER:
             message = "You can only get the first 2000 records without using page_token param."
-            raise _Refusal(400, "DISCRETE_PAGINATION_LIMIT_EXCEEDED", message, limit=_BY_NUMBER)
+            raise Refusal(400, "DISCRETE_PAGINATION_LIMIT_EXCEEDED", message, limit=_BY_NUMBER)
         skip = 0 if beyond else (number - 1) * size
         walked = (
             row
             for row in module.table.walk(sort, start=start, descending=descending)
-            if _beyond(row, sort, start, beyond, descending)
+            if is_beyond(row, sort, start, beyond, descending)
         )
         found: list[Row] = list(
             islice(
@@ -315,8 +257,8 @@ class Zoho(Dialect):
         token = expires = None
         if more:
             token, expires = secrets.token_hex(24), self.clock.time() + _TOKEN_LIFE
-            self._pages[token] = (module.name, sort, descending, _place(rows[-1], sort), rows[-1]["id"], expires)
-        return _rows(rows, names, {
+            self._pages[token] = (module.name, sort, descending, place_of(rows[-1], sort), rows[-1]["id"], expires)
+        return rows_response(rows, names, {
             "per_page": size, "count": len(rows), "page": number, "sort_by": sort, "sort_order": "desc" if descending else "asc", "more_records": more,
             "next_page_token": token, "previous_page_token": None, "page_token_expiry": iso(expires * 1000) if expires else None,
         })  # fmt: skip
@@ -327,7 +269,7 @@ class Zoho(Dialect):
         if row is None:
             return Response(status_code=204)
         names = request.query_params["fields"].split(",") if "fields" in request.query_params else list(module.specs)
-        return json_response({"data": [{**_picked(row, names), "$approved": True, "$editable": True, "$currency_symbol": "$"}]})
+        return json_response({"data": [{**picked(row, names), "$approved": True, "$editable": True, "$currency_symbol": "$"}]})
 
     async def _coql(self, request: Request) -> Response:
         try:
@@ -348,9 +290,9 @@ class Zoho(Dialect):
 
     async def _search(self, request: Request) -> Response:
         module, said = self._module(request.path_params["module"]), request.query_params
-        size, number = _size(said), int(said.get("page", "1"))
+        size, number = size_of(said), int(said.get("page", "1"))
         if number * size > _BY_NUMBER:
-            raise _Refusal(400, "LIMIT_REACHED", "maximum response iteration limit reached", limit=str(_BY_NUMBER))
+            raise Refusal(400, "LIMIT_REACHED", "maximum response iteration limit reached", limit=str(_BY_NUMBER))
         edge = self._now() - SEARCH_LAG * 1000
         found = sorted(
             (row for row in self._searched(module, said) if row["$deleted"] is None and row.get("$fresh", 0) <= edge),
@@ -359,7 +301,7 @@ class Zoho(Dialect):
         )
         names = said["fields"].split(",") if "fields" in said else list(module.specs)
         rows = found[(number - 1) * size : number * size]
-        return _rows(
+        return rows_response(
             rows, names, {"per_page": size, "count": len(rows), "page": number, "more_records": len(found) > number * size}
         )
 
@@ -373,7 +315,7 @@ class Zoho(Dialect):
                     {row["id"]: row for name in emails for row in module.table.having(name, [said["email"].lower()])}.values()
                 )
         except coql.Malformed as wrong:
-            raise _Refusal(400, wrong.code, wrong.message, **wrong.details) from wrong
+            raise Refusal(400, wrong.code, wrong.message, **wrong.details) from wrong
         if "phone" in said:
             return [row for row in module.table if said["phone"] in (row.get("Phone"), row.get("Mobile"))]
         if "word" in said:
@@ -383,7 +325,7 @@ class Zoho(Dialect):
                 for row in module.table
                 if any(word in str(value).lower().split() for name, value in row.items() if not name.startswith("$"))
             ]
-        raise _Refusal(
+        raise Refusal(
             400,
             "EXPECTED_PARAM_MISSING",
             "one of the expected parameter is missing",
@@ -393,9 +335,9 @@ class Zoho(Dialect):
     async def _deleted(self, request: Request) -> Response:
         module, said = self._module(request.path_params["module"]), request.query_params
         if said.get("type") not in {"all", "recycle", "permanent"}:
-            raise _Refusal(400, "REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", param_name="type")
+            raise Refusal(400, "REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", param_name="type")
         self._charge(2)
-        since, size, number = _since(request), _size(said), int(said.get("page", "1"))
+        since, size, number = since_of(request), size_of(said), int(said.get("page", "1"))
         gone = (
             []
             if said["type"] == "permanent"
@@ -444,7 +386,7 @@ class Zoho(Dialect):
         if "id" in request.path_params:
             rows = [{**rows[0], "id": request.path_params["id"]}]
         named = [row for each in rows if (row := live(module, str(each.get("id")))) is not None]
-        if edge is not None and any(millis(row["Modified_Time"]) > _moment(edge) for row in named):
+        if edge is not None and any(millis(row["Modified_Time"]) > moment_of(edge) for row in named):
             return error(412, "ALREADY_MODIFIED", "Record updated time has already passed if-unmodified-since time")
 
         def update(row: Row, at: str) -> Row:
@@ -456,9 +398,9 @@ class Zoho(Dialect):
 
     async def _delete(self, request: Request) -> Response:
         module = self._module(request.path_params["module"])
-        ids = [request.path_params["id"]] if "id" in request.path_params else _needed(request, "ids").split(",")
+        ids = [request.path_params["id"]] if "id" in request.path_params else needed(request, "ids").split(",")
         if len(ids) > _ROWS:
-            raise _Refusal(400, "LIMIT_EXCEEDED", "more ids than allowed", param_name="ids", limit=_ROWS)
+            raise Refusal(400, "LIMIT_EXCEEDED", "more ids than allowed", param_name="ids", limit=_ROWS)
         return self._verdicts([{"id": id} for id in ids], lambda row, _: self._writer.delete(module, row["id"]), status=200)
 
     async def _said(self, request: Request) -> tuple[Module, dict[str, Any], list[Row]]:
@@ -466,14 +408,14 @@ class Zoho(Dialect):
         try:
             body = orjson.loads(await request.body())
         except orjson.JSONDecodeError:
-            raise _Refusal(400, "INVALID_DATA", "body", expected_data_type="jsonobject") from None
+            raise Refusal(400, "INVALID_DATA", "body", expected_data_type="jsonobject") from None
         rows = body.get("data") if isinstance(body, dict) else None
         if not isinstance(rows, list) or not rows or not all(isinstance(each, dict) for each in rows):
-            raise _Refusal(
+            raise Refusal(
                 400, "INVALID_DATA", "invalid data", expected_data_type="jsonarray", api_name="data", json_path="$.data"
             )
         if len(rows) > _ROWS:
-            raise _Refusal(400, "INVALID_DATA", "invalid data", maximum_length=_ROWS, api_name="data", json_path="$.data")
+            raise Refusal(400, "INVALID_DATA", "invalid data", maximum_length=_ROWS, api_name="data", json_path="$.data")
         return module, body, rows
 
     def _verdicts(self, rows: list[Row], write: Callable[[Row, str], Row], *, status: int) -> Response:
@@ -486,73 +428,3 @@ class Zoho(Dialect):
                 verdicts.append(invalid.verdict)
         refused = sum(each["status"] == "error" for each in verdicts)
         return json_response({"data": verdicts}, status=400 if refused == len(rows) else 207 if refused else status)
-
-
-def error(status: int, code: str, message: str, **details: Any) -> Response:
-    return json_response({"code": code, "details": details, "message": message, "status": "error"}, status=status)
-
-
-def _guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    async def guarded(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except _Refusal as refusal:
-            return refusal.response
-        except ValueError:
-            return error(400, "INVALID_DATA", "invalid data")
-
-    return guarded
-
-
-def _needed(request: Request, name: str) -> str:
-    value = request.query_params.get(name)
-    if not value:
-        raise _Refusal(400, "REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", param_name=name)
-    return value
-
-
-def _named(request: Request) -> list[str]:
-    names = _needed(request, "fields").split(",")
-    if len(names) > _FIELDS:
-        raise _Refusal(400, "LIMIT_EXCEEDED", "Fields limit exceeded.", param_name="fields", limit=_FIELDS)
-    return names
-
-
-def _size(said: Mapping[str, str]) -> int:
-    size = int(said.get("per_page", str(_PAGE)))
-    if not 1 <= size <= _PAGE:
-        raise _Refusal(400, "INVALID_DATA", "invalid data", param_name="per_page", maximum=_PAGE)
-    return size
-
-
-def _since(request: Request) -> int | None:
-    said = request.headers.get("if-modified-since")
-    return _moment(said) if said is not None else None
-
-
-def _moment(text: str) -> int:
-    """Read ISO 8601 or an HTTP date, as milliseconds."""
-    moment = parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(text)
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _place(row: Row, sort: str) -> int:
-    return int(row["id"]) if sort == "id" else millis(row[sort])
-
-
-def _beyond(row: Row, sort: str, start: int | None, id: str | None, descending: bool) -> bool:
-    if start is None or id is None:
-        return True
-    here, edge = (_place(row, sort), row["id"]), (start, id)
-    return here < edge if descending else here > edge
-
-
-def _picked(row: Row, names: list[str]) -> Row:
-    """Return the fields asked for that there are, and the id."""
-    return {**{name: row[name] for name in names if name in row and not name.startswith("$")}, "id": row["id"]}
-
-
-def _rows(rows: list[Row], names: list[str], info: Row) -> Response:
-    if not rows:
-        return Response(status_code=204)
-    return json_response({"data": [_picked(row, names) for row in rows], "info": info})

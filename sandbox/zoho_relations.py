@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from sandbox.dialect import json_response
 from sandbox.table import Row
+from sandbox.zoho_answers import error
 from sandbox.zoho_modules import DISPLAY, ROLES, Module
 from sandbox.zoho_writes import Writer, live
 
@@ -36,15 +37,15 @@ class Relations:
         module, said = self._modules.get(name), request.query_params
         tie = _LISTS.get((name, relation))
         if module is None or (tie is None and (name, relation) != ("Deals", "Contact_Roles")):
-            return _error(400, "INVALID_DATA", "the relation name given seems to be invalid", resource_path_index=2)
+            return error(400, "INVALID_DATA", "the relation name given seems to be invalid", resource_path_index=2)
         parent = live(module, id)
         if parent is None:
-            return _error(400, "INVALID_DATA", "the related id given seems to be invalid", resource_path_index=1)
+            return error(400, "INVALID_DATA", "the related id given seems to be invalid", resource_path_index=1)
         if not said.get("fields"):
-            return _error(400, "REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", param_name="fields")
+            return error(400, "REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", param_name="fields")
         names, size, number = said["fields"].split(","), int(said.get("per_page", "200")), int(said.get("page", "1"))
         if not 1 <= size <= 200 or len(names) > 50:
-            return _error(400, "INVALID_DATA", "invalid data", param_name="per_page" if len(names) <= 50 else "fields")
+            return error(400, "INVALID_DATA", "invalid data", param_name="per_page" if len(names) <= 50 else "fields")
         if tie is None:
             found = [row for each in sorted(parent["$contacts"]) if (row := live(self._modules["Contacts"], each)) is not None]
         else:
@@ -97,7 +98,3 @@ def _verdict(code: str, message: str, details: dict[str, Any]) -> Response:
         {"data": [{"code": code, "details": details, "message": message, "status": status}]},
         status=200 if status == "success" else 400,
     )
-
-
-def _error(status: int, code: str, message: str, **details: Any) -> Response:
-    return json_response({"code": code, "details": details, "message": message, "status": "error"}, status=status)

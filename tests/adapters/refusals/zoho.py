@@ -28,7 +28,7 @@ REFUSALS: Refusals = [
     (answer(200, {"error": "invalid_client"}), GrantLostError, None),
     (answer(400, {"error_description": TOO_MANY, "error": "Access Denied", "status": "failure"}), ThrottledError, 600.0),
     (answer(200, {"error_description": TOO_MANY, "error": "Access Denied", "status": "failure"}), ThrottledError, 600.0),
-    (answer(429, zoho("TOO_MANY_REQUESTS", TOO_MANY)), ThrottledError, None),
+    (answer(429, zoho("TOO_MANY_REQUESTS", TOO_MANY)), ThrottledError, 2.0),
     (answer(429, zoho("TOO_MANY_REQUESTS", TOO_MANY), x_api_credits_remaining="0"), ExhaustedError, 3600.0),
     (answer(401, zoho("INVALID_TOKEN", "invalid oauth token")), TokenExpiredError, None),
     (answer(401, zoho("AUTHENTICATION_FAILURE", "Authentication failed")), TokenExpiredError, None),
