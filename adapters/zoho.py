@@ -7,7 +7,7 @@ with the token.
 Doubts: that 100 ids fit `ids=` (the description has the parameter without a limit); that COQL compares text without case; that the
 Deals list of a contact holds the deals it has a role in (so the deals it is the primary contact of are asked for besides); whether COQL
 shows converted leads, which the list leaves out. Modified times count whole seconds: of two changes within one second
-`If-Unmodified-Since` sees only the second. A delete has no such header: the version is compared just before, not in one step.
+`If-Unmodified-Since` sees only the second. A delete has no such header, so that of a version is refused.
 Contacts are found by address only: a phone number is searched by its spelling.
 """
 

@@ -3,12 +3,11 @@
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 from adapters.base import Api, Outcome, Request, Write, batches
 from adapters.writing import settled
-from model.errors import DuplicateError, ProtocolError, RejectedError, SourceError, StaleVersionError
+from model.errors import DuplicateError, ProtocolError, RejectedError, SourceError, StaleVersionError, UnsupportedError
 from model.records import Row
 
 _BATCH = 100
@@ -40,7 +39,7 @@ class Records:
         return [await self._tied(write, outcome) for write, outcome in zip(writes, done, strict=True)]
 
     def _calls(self, writes: Sequence[Write], chosen: Sequence[int]) -> Iterable[Sequence[int]]:
-        """Split: what names a version goes alone; upserts by their key."""
+        """Split: what names a version goes alone, for the header that says so holds for a whole call."""
         alone = [at for at in chosen if writes[at].if_version is not None]
         yield from ([at] for at in alone)
         yield from batches([at for at in chosen if writes[at].if_version is None], _BATCH)
@@ -55,16 +54,11 @@ class Records:
 
     async def _update(self, writes: Sequence[Write]) -> list[Outcome]:
         body = {"data": [{**self._row(each), "id": each.native_id} for each in writes], "trigger": self._triggers}
-        version = writes[0].if_version
-        if version is None:
-            return await self._sent("update", "PUT", self._module, writes, body)
-        return await self._sent(
-            "update", "PUT", f"{self._module}/{writes[0].native_id}", writes, body, headers={"If-Unmodified-Since": version}
-        )
+        return await self._sent("update", "PUT", self._module, writes, body)
 
     async def _delete(self, writes: Sequence[Write]) -> list[Outcome]:
-        if (version := writes[0].if_version) is not None and (stale := await self._moved_on(str(writes[0].native_id), version)):
-            return [stale]
+        if writes[0].if_version is not None:  # a comparison of ours could be overtaken
+            raise UnsupportedError("the system compares versions on updates only")
         parameters = [
             ("ids", ",".join(str(each.native_id) for each in writes)),
             ("wf_trigger", str("workflow" in self._triggers).lower()),
@@ -72,22 +66,12 @@ class Records:
         outcomes = await self._sent("delete", "DELETE", self._module, writes, None, params=parameters)
         return [_gone(write) if _is_missing(each) else each for write, each in zip(writes, outcomes, strict=True)]
 
-    async def _moved_on(self, id: str, version: str) -> Outcome | None:
-        """Return the conflict where the record has another version than that."""
-        request = Request(
-            operation="version", path=f"{self._root}/{self._module}", params=[("ids", id), ("fields", "Modified_Time")]
-        )
-        answer = await self._api.send(request)
-        rows = answer.json()["data"] if answer.body else []
-        if not rows or _moment(rows[0]["Modified_Time"]) <= _moment(version):
-            return None
-        return Outcome(state="CONFLICT", native_id=id, error=StaleVersionError("changed since that version", status=412))
-
     async def _sent(self, verb: str, method: str, path: str, writes: Sequence[Write], body: Any, **more: Any) -> list[Outcome]:
         answer = await self._api.send(
             Request(
                 operation=f"{self._module.lower()}.{verb}", method=method, path=f"{self._root}/{path}", json=body,
-                safe=all(each.repeatable for each in writes), answers=_VERDICTS, cost={"credits": (len(writes) - 1) // 10}, **more,
+                safe=all(each.repeatable for each in writes), answers=_VERDICTS, cost={"credits": (len(writes) - 1) // 10},
+                headers={"If-Unmodified-Since": version} if (version := writes[0].if_version) is not None else {}, **more,
             )
         )  # fmt: skip
         verdicts = answer.json().get("data") if answer.body else None
@@ -166,7 +150,3 @@ def _spelled(value: Any) -> Any:
     if isinstance(value, str) and (found := _MOMENT.fullmatch(value)):
         return f"{found[1]}{found[2].replace('Z', '+00:00')}"
     return value
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)

@@ -8,7 +8,7 @@ with its verdicts, an upsert changes the oldest record that matches, text compar
 
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -378,16 +378,16 @@ class Zoho(Dialect):
     async def _upsert(self, request: Request) -> Response:
         module, body, rows = await self._said(request)
         checks = body.get("duplicate_check_fields") or []
+        if self._moved_on(request, (self._writer.matching(module, row, checks)[0] for row in rows)):
+            return _already_modified()
         return self._verdicts(rows, lambda row, at: self._writer.upsert(module, row, checks, at), status=200)
 
     async def _update(self, request: Request) -> Response:
         module, _, rows = await self._said(request)
-        edge = request.headers.get("if-unmodified-since")
         if "id" in request.path_params:
             rows = [{**rows[0], "id": request.path_params["id"]}]
-        named = [row for each in rows if (row := live(module, str(each.get("id")))) is not None]
-        if edge is not None and any(millis(row["Modified_Time"]) > moment_of(edge) for row in named):
-            return error(412, "ALREADY_MODIFIED", "Record updated time has already passed if-unmodified-since time")
+        if self._moved_on(request, (live(module, str(each.get("id"))) for each in rows)):
+            return _already_modified()
 
         def update(row: Row, at: str) -> Row:
             if "id" not in row:
@@ -395,6 +395,11 @@ class Zoho(Dialect):
             return self._writer.update(module, str(row["id"]), row, at)
 
         return self._verdicts(rows, update, status=200)
+
+    def _moved_on(self, request: Request, rows: Iterable[Row | None]) -> bool:
+        """Tell whether one of the records was modified after the call's If-Unmodified-Since."""
+        edge = request.headers.get("if-unmodified-since")
+        return edge is not None and any(row is not None and millis(row["Modified_Time"]) > moment_of(edge) for row in rows)
 
     async def _delete(self, request: Request) -> Response:
         module = self._module(request.path_params["module"])
@@ -428,3 +433,7 @@ class Zoho(Dialect):
                 verdicts.append(invalid.verdict)
         refused = sum(each["status"] == "error" for each in verdicts)
         return json_response({"data": verdicts}, status=400 if refused == len(rows) else 207 if refused else status)
+
+
+def _already_modified() -> Response:
+    return error(412, "ALREADY_MODIFIED", "Record updated time has already passed if-unmodified-since time")

@@ -72,16 +72,22 @@ class Writer:
         return _success(live(module, id) or row, "record updated")
 
     def upsert(self, module: Module, said: Row, checks: list[str], at: str) -> Row:
-        """Change the oldest record that has the same value in one of the fields to check, else make one."""
-        for name in checks or list(_DUPLICATES[module.name]):
+        """Change the record that has the same value in one of the fields to check, else make one."""
+        row, name = self.matching(module, said, checks)
+        if row is None:
+            return {**self.create(module, said, at), "action": "insert", "duplicate_field": None}
+        return {**self.update(module, row["id"], said, at), "action": "update", "duplicate_field": name}
+
+    def matching(self, module: Module, said: Row, checks: list[str]) -> tuple[Row | None, str | None]:
+        """Return the oldest record that an upsert would change, and the field that matched."""
+        for name in checks or _DUPLICATES[module.name]:
             value = said.get(name)
             if not isinstance(value, str) or not value:
                 continue
             same = [row for row in self._having(module, name, value) if row["$deleted"] is None]
             if same:
-                oldest = min(same, key=lambda row: (millis(row["Created_Time"]), row["id"]))
-                return {**self.update(module, oldest["id"], said, at), "action": "update", "duplicate_field": name}
-        return {**self.create(module, said, at), "action": "insert", "duplicate_field": None}
+                return min(same, key=lambda row: (millis(row["Created_Time"]), row["id"])), name
+        return None, None
 
     def delete(self, module: Module, id: str) -> Row:
         row = live(module, id)

@@ -246,19 +246,25 @@ def test_a_deal_that_is_written_but_not_tied_says_both(org: Org) -> None:
     assert outcome.error.code == "NOT_FOUND"
 
 
-def test_a_delete_for_a_version_that_is_past_is_a_conflict(org: Org) -> None:
-    async def work(source: Source) -> list[str]:
-        id = await made(source, "contact", values={"family_name": "Kept"})
+def test_an_upsert_keeps_to_a_version_and_a_delete_cannot(org: Org) -> None:
+    email = "kept@brandnew.example"
+
+    async def work(source: Source) -> tuple[list[str], Outcome, Any]:
+        id = await made(source, "contact", values={"family_name": "Kept", "email": email})
         seen = (await source.read("contact", [id], fields=["updated_at"], reading=reading())).value[id]
         assert seen is not None
-        org.dialect.change("contact", id, {"Title": "Chief"})
-        [late] = await written(source, "contact", RecordWrite(verb="delete", native_id=id, if_version=seen.version))
-        now = (await source.read("contact", [id], fields=["updated_at"], reading=reading())).value[id]
-        assert now is not None
-        [fresh] = await written(source, "contact", RecordWrite(verb="delete", native_id=id, if_version=now.version))
-        return [late.state, fresh.state]
+        write = RecordWrite(verb="upsert", match="email", values={"family_name": "Mine", "email": email}, if_version=seen.version)
+        org.sandbox.clock.advance(2)
+        outcomes = [*await written(source, "contact", write), *await written(source, "contact", write)]
+        [delete] = await written(source, "contact", RecordWrite(verb="delete", native_id=id, if_version=seen.version))
+        left = (await source.read("contact", [id], fields=["family_name"], reading=reading())).value[id]
+        return [each.state for each in outcomes], delete, left
 
-    assert org.run(work) == ["CONFLICT", "APPLIED"]
+    states, delete, left = org.run(work)
+
+    assert states == ["APPLIED", "CONFLICT"]
+    assert (delete.state, delete.error and delete.error.code) == ("REJECTED", "UNSUPPORTED")
+    assert left.family_name == "Mine"
 
 
 def test_no_automation_is_set_off_unless_the_source_says_which() -> None:
