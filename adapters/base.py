@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from adapters.wire import Api, Request, Response
 from adapters.writing import Outcome, Write, WriteVerb
-from credentials.schemes import Auth, Basic, OAuth, Token
+from credentials.schemes import Auth, Basic, Login, OAuth, OAuth1, Token
 from model.errors import SourceError, UnsupportedError
 from model.records import Kind, ObjectType, Row
 
@@ -326,6 +326,6 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 __all__ = [
-    "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "CustomPage", "FindKey", "KindFacts", "Learned", "Live", "OAuth", "OrderField",
-    "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "batches",
+    "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "CustomPage", "FindKey", "KindFacts", "Learned", "Live", "Login", "OAuth", "OAuth1",
+    "OrderField", "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "batches",
 ]  # fmt: skip

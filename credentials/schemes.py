@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Encoding = Literal["form", "json", "query"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
@@ -11,17 +13,42 @@ class OAuth:
     Attributes:
         token_path: below the source's base address.
         lifetime: seconds to assume where the token answer names no `expires_in`.
-        body: how the token request is encoded.
+        body: how the token request's fields are sent; "query": in the address, for those who document nothing else.
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
     """
 
     token_path: str
     lifetime: float = 3600.0
-    body: Literal["form", "json"] = "form"
+    body: Encoding = "form"
     learns_host: str | None = None
     header: str = "Authorization"
     prefix: str = "Bearer "
     dead_grant: frozenset[str] = frozenset({"invalid_grant"})  # `error` (or `status`) values that end a grant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A user name and a password that are exchanged for a token which ends; a new one is had the same way.
+
+    Attributes:
+        token: the answer's field with the token; None where the whole answer is the token, a JSON string.
+        The rest is as with OAuth.
+    """
+
+    token_path: str
+    lifetime: float = 3600.0
+    body: Encoding = "json"
+    token: str | None = None
+    learns_host: str | None = None
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth1:
+    """OAuth 1.0 (RFC 5849), one-legged: every request is signed with the secrets of a client and of a token that does not end."""
+
+    method: Literal["HMAC-SHA256", "HMAC-SHA1"] = "HMAC-SHA256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,4 +66,4 @@ class Basic:
     user_suffix: str = ""
 
 
-Auth = OAuth | Token | Basic
+Auth = OAuth | Login | OAuth1 | Token | Basic

@@ -28,6 +28,7 @@ class AuthSettings(_Strict):
     client_secret: SecretStr | None = None
     refresh_token: SecretStr | None = None
     token: SecretStr | None = None
+    token_secret: SecretStr | None = None
     username: SecretStr | None = None
     password: SecretStr | None = None
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
@@ -11,7 +11,7 @@ from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Basic, OAuth, Token
+from credentials.schemes import Basic, Encoding, Login, OAuth, OAuth1, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -28,6 +28,8 @@ TOKEN_WAIT = 1.0  # seconds in which a turn may be waited for and a passing fail
 NO_AUTH = httpx.Auth()  # sends requests as they are
 _NEEDED: Mapping[type, tuple[str, ...]] = {
     OAuth: ("client_id", "client_secret"),
+    OAuth1: ("client_id", "client_secret", "token", "token_secret"),
+    Login: ("username", "password"),
     Token: ("token",),
     Basic: ("username", "password"),
 }
@@ -93,10 +95,10 @@ def _exchange(http: httpx.AsyncClient, clock: Clock) -> Exchange:
     whether it is sent again or not.
     """
 
-    async def exchange(url: str, fields: Mapping[str, str], encoding: Literal["form", "json"]) -> TokenAnswer:
+    async def exchange(url: str, fields: Mapping[str, str], encoding: Encoding) -> TokenAnswer:
         asked = Request(operation="token", method="POST", path=url)
         call = Call(asked, Reading(deadline=clock.monotonic() + TOKEN_WAIT, answer_within=TOKEN_TIMEOUT))
-        body: Any = {"json": dict(fields)} if encoding == "json" else {"data": dict(fields)}
+        body: Any = {{"form": "data", "json": "json", "query": "params"}[encoding]: dict(fields)}
         answer = await http.post(url, auth=NO_AUTH, extensions={CALL: call}, **body)
         return TokenAnswer(status=answer.status_code, body=answer.content, fault=answer.extensions.get(FAULT))
 

@@ -17,6 +17,8 @@ from sandbox.dialect import Dialect
 from sandbox.faults import Faults
 from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
+from sandbox.magento import Magento
+from sandbox.marketo import Marketo
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
 from sandbox.world import World
@@ -24,7 +26,7 @@ from sandbox.zendesk import Zendesk
 from sandbox.zoho import Zoho
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk, Zoho)
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Magento, Marketo, Salesforce, Shopify, Zendesk, Zoho)
 }
 
 

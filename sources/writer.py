@@ -170,8 +170,8 @@ class Writer:
         self, source: Source, kind: Kind, asked: Mapping[str, Begun], reading: Reading
     ) -> dict[str, Outcome | None]:
         """Return the outcomes as the system shows them, by step; None where the write may be sent (again)."""
-        seen: dict[str, Outcome | None] = {step: None for step, (write, _) in asked.items() if write.verb == "upsert"}
-        for look, verbs in ((self._changes, {"update", "delete"}), (self._creates, {"create"})):
+        seen: dict[str, Outcome | None] = {}
+        for look, verbs in ((self._changes, {"update", "delete"}), (self._creates, {"create", "upsert"})):
             some = {step: each for step, each in asked.items() if each[0].verb in verbs}
             try:
                 seen |= await look(source, kind, some, reading) if some else {}
@@ -221,11 +221,16 @@ class Writer:
         taken: set[str] = set()
         seen: dict[str, Outcome | None] = {}
         for step, (write, since) in asked.items():
-            ours = [each for each in records if each.native_id not in taken and _is_new(each, since) and says(each, write, meta)]
+            ours = [
+                each
+                for each in records
+                if each.native_id not in taken and says(each, write, meta) and (write.verb == "upsert" or _is_new(each, since))
+            ]
             age = (self._clock.now() - since).total_seconds()
             if ours:
                 taken.add(ours[0].native_id)
-                seen[step] = Outcome(state="APPLIED", native_id=ours[0].native_id, created=True)
+                created = True if write.verb == "create" else None
+                seen[step] = Outcome(state="APPLIED", native_id=ours[0].native_id, created=created)
             elif age >= SETTLED + facts.lag:
                 seen[step] = None
             else:
