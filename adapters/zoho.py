@@ -13,6 +13,7 @@ Contacts are found by address only: a phone number is searched by its spelling.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from adapters.base import (
     Api,
     Auth,
     Checked,
+    Config,
     CustomPage,
     FindKey,
     KindFacts,
@@ -90,8 +92,8 @@ class Zoho(Adapter):
             dead_grant=frozenset({"invalid_code", "invalid_client", "invalid_client_secret", "access_denied"}),
         ),
     }  # fmt: skip
-    windows = (
-        Window(name="credits", limit=50_000, period=86_400),  # the smallest paid edition, until the answers tell what is left
+    windows: ClassVar[tuple[Window, ...]] = (
+        Window(name="credits", limit=50_000, period=86_400),  # the smallest paid edition's, whatever its users; see `__init__`
         Window(name="parallel", limit=10, kind="parallel"),  # Standard edition; also what heavy calls may be at once in any
     )
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
@@ -140,6 +142,11 @@ class Zoho(Adapter):
         bound=None,
         why="Zoho promises neither a time nor a second try for a notification",
     )
+
+    def __init__(self, config: Config) -> None:
+        """Edition and users decide on an org's budgets, and no answer tells them: the options "credits" and "parallel" do."""
+        super().__init__(config)
+        self.windows = tuple(replace(each, limit=float(config.options.get(each.name, each.limit))) for each in type(self).windows)  # type: ignore[misc]
 
     @property
     def _root(self) -> str:

@@ -338,3 +338,10 @@ def test_too_many_at_once_is_a_short_wait(org: Org) -> None:
         return await source.check(reading(20))
 
     assert org.run(work).account
+
+
+def test_an_orgs_own_budgets_are_options_of_its_source() -> None:
+    adapter = Zoho(Config(source="zoho", base_url="https://accounts.vendor.example", options={"credits": "3000000"}))
+
+    assert {each.name: each.limit for each in adapter.windows} == {"credits": 3_000_000, "parallel": 10}
+    assert {each.name: each.limit for each in Zoho.windows} == {"credits": 50_000, "parallel": 10}
