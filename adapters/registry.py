@@ -20,12 +20,13 @@ from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
 from adapters.shopify import Shopify
 from adapters.zendesk import Zendesk
+from adapters.zoho import Zoho
 from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
     each.name: each
-    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
+    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk, Zoho)
 }
 
 

@@ -25,10 +25,11 @@ from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
+from sandbox.zoho import Zoho
 
 DIALECTS: Mapping[str, type[Dialect]] = {
     each.name: each
-    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk)
+    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk, Zoho)
 }
 
 

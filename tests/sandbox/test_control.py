@@ -23,6 +23,7 @@ CALLS: dict[str, tuple[str, str, dict[str, str]]] = {
     "zendesk": ("GET", "/zendesk/api/v2/users/me.json", {}),
     "shopify": ("POST", "/shopify/admin/api/2026-07/graphql.json", {"x-shopify-access-token": "shpat_demo"}),
     "salesforce": ("GET", "/salesforce/services/data/v60.0/limits", {}),
+    "zoho": ("GET", "/zoho/crm/v8/org", {}),
 }
 
 
@@ -179,6 +180,7 @@ def test_a_record_is_changed_and_deleted_as_a_user_of_the_vendor_would(
         "salesforce": "FirstName",
         "shopify": "firstName",
         "zendesk": "name",
+        "zoho": "First_Name",
     }[system]
 
     changed = http.patch(path, json={field: "Grace"})

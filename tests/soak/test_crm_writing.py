@@ -32,6 +32,7 @@ READ, UPSERTED, DELETED = (500, 60, 10) if SMALL else (10_000, 1_000, 100)
 STEPS = 100  # under one key
 ROUNDS = 40  # how often the same key asks again; each is minutes apart
 FAULTS = (
+    Fault(system="*", fault="throttle", seconds=3, times=1),  # the odds below may spare a system that needs few calls
     Fault(system="*", fault="throttle", seconds=3, rate=0.02),
     Fault(system="*", fault="status", status=503, rate=0.01),
     Fault(system="*", fault="reset", rate=0.01),
