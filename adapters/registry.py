@@ -15,12 +15,13 @@ from adapters.hubspot import HubSpot
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
 from adapters.shopify import Shopify
+from adapters.sugarcrm import SugarCRM
 from adapters.zendesk import Zendesk
 from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk)
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, SugarCRM, Zendesk)
 }
 
 

@@ -60,14 +60,16 @@ class Renewing(httpx.Auth):
     Args:
         exchange: sends a token request (address, fields, encoding) under the source's budget and a deadline of its own.
         expired: tells from an answer that the token was not accepted (status alone does not tell).
+        options: the source's own, for what `scheme.extra` names.
     """
 
     def __init__(
         self, scheme: OAuth, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
-        expired: Callable[[httpx.Response], bool], clock: Clock,
+        expired: Callable[[httpx.Response], bool], clock: Clock, options: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
         self._store, self._exchange, self._expired, self._clock = store, exchange, expired, clock
+        self._extra = {name: (options or {}).get(name, usual) for name, usual in scheme.extra.items()}
         self._grant: Grant | None = None
         self._version = 0
         self._renewal: asyncio.Task[Grant] | None = None
@@ -114,7 +116,9 @@ class Renewing(httpx.Auth):
                 if again.access_token != grant.access_token:
                     return again
                 await asyncio.sleep(REREAD_PAUSE)
-            raise
+            if self._scheme.first_grant != "password" or not grant.refresh_token:
+                raise
+            answer = await self._exchanged(grant.changed(refresh_token=""))
         return await self._kept(grant, answer)
 
     async def _loaded(self) -> Grant:
@@ -138,9 +142,11 @@ class Renewing(httpx.Auth):
         return await self._loaded()
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
-        said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
+        said = {**self._extra, "client_id": grant.client_id or self._scheme.client, "client_secret": grant.client_secret}
         if grant.refresh_token:
             said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
+        elif self._scheme.first_grant == "password":
+            said |= {"grant_type": "password", "username": grant.username, "password": grant.password}
         else:
             said |= {"grant_type": "client_credentials"}
         answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body)
@@ -168,7 +174,7 @@ def _looked_at(renewal: "asyncio.Task[Grant]") -> None:
 
 def flow(
     scheme: Auth, grant: Grant, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
-    expired: Callable[[httpx.Response], bool], clock: Clock,
+    expired: Callable[[httpx.Response], bool], clock: Clock, options: Mapping[str, str] | None = None,
 ) -> httpx.Auth:  # fmt: skip
     """Return the auth flow of a source."""
     if isinstance(scheme, OAuth):
@@ -181,5 +187,6 @@ def flow(
             exchange=exchange,
             expired=expired,
             clock=clock,
+            options=options,
         )
     return Fixed(scheme, grant)

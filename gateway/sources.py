@@ -11,7 +11,6 @@ from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Basic, OAuth, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -26,11 +25,6 @@ from store.sources import SourceRow
 TOKEN_TIMEOUT = 15.0  # seconds for the exchange itself
 TOKEN_WAIT = 1.0  # seconds in which a turn may be waited for and a passing failure tried again
 NO_AUTH = httpx.Auth()  # sends requests as they are
-_NEEDED: Mapping[type, tuple[str, ...]] = {
-    OAuth: ("client_id", "client_secret"),
-    Token: ("token",),
-    Basic: ("username", "password"),
-}
 
 
 class Opener:
@@ -80,7 +74,7 @@ class Opener:
             client=http,
             auth=flow(
                 scheme, found[1], workspace=row.workspace, source=row.id, base_url=row.base_url, store=self._grants,
-                exchange=_exchange(http, self._clock), expired=_expired, clock=self._clock,
+                exchange=_exchange(http, self._clock), expired=_expired, clock=self._clock, options=config.get("options", {}),
             ),
             budget=budget, cache=self._cache, clock=self._clock, state=row.state, reason=row.reason,  # type: ignore[arg-type]
         )  # fmt: skip
@@ -139,7 +133,7 @@ def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Gra
     if scheme is None:
         raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")
     secrets = said.auth.secrets()
-    for name in _NEEDED[type(scheme)]:
+    for name in scheme.needed:
         if not secrets.get(name):
             raise ConfigurationError(f"sources.{said.id}.auth.{name} is missing")
     return Grant.of(secrets)

@@ -19,11 +19,12 @@ from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
+from sandbox.sugarcrm import SugarCRM
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, Zendesk)
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, SugarCRM, Zendesk)
 }
 
 
