@@ -2,10 +2,12 @@
 
 Facts from the vendor's documents: orders V2 (the order API; V3 has payments and refunds only), customers V3, rate limits, status
 codes, API accounts. One vendor with three dialects: V2 lists are bare arrays, empty ones a 204, V2 dates RFC 2822 and V2 errors
-arrays; V3 wraps its rows, writes ISO dates and answers errors as objects. That 250 is the largest page is unverified.
+arrays; V3 wraps its rows, writes ISO dates and answers errors as objects. Unverified: that 250 is the largest page; that a
+refused batch of customers writes none of them; the words in which an e-mail address that is taken is refused.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -19,7 +21,9 @@ from adapters.base import (
     FindKey,
     KindFacts,
     Learned,
+    Live,
     OrderField,
+    Outcome,
     Page,
     Position,
     Related,
@@ -28,11 +32,14 @@ from adapters.base import (
     Scan,
     Token,
     Window,
+    Write,
     batches,
 )
 from adapters.ties import whole_groups
+from adapters.writing import bisected, settled
 from mapping.convert import instant, rfc2822
 from model.errors import (
+    DuplicateError,
     ProtocolError,
     RejectedError,
     SourceError,
@@ -40,10 +47,13 @@ from model.errors import (
     ThrottledError,
     TokenExpiredError,
     UnavailableError,
+    UnsupportedError,
 )
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
 
 _PAGE = 250
+_WRITTEN = 10  # customers in one write; more are a 413
+_TAKEN = re.compile(r"email.*(?:already|in use|taken|exists)|(?:already|duplicate).*email", re.IGNORECASE)
 _VALUES = 50  # e-mail addresses in one filter: keeps the URL below 2,000 characters
 _PROTECTED = 60.0  # seconds; a 429 without headers is the platform protecting the store: back off longer
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
@@ -58,6 +68,10 @@ class BigCommerce(Adapter):
     evidence = "E2"
     shown_by = "tests/adapters/test_bigcommerce.py"
     auth: ClassVar[Mapping[str, Auth]] = {"token": Token(header="X-Auth-Token", prefix="")}  # does not expire by time
+    live = Live(
+        push="webhooks without the record, signed by Standard Webhooks", feed="lists by date_modified; orders keep deleted ones", deletes="webhooks of customers; is_deleted on orders",
+        bound=2.0, why="a webhook names the record only, which is then read; a new subscription may take a minute to work",
+    )  # fmt: skip
     # Standard plan until the first answer tells better; shared by all apps of the store.
     windows = (Window(name="window", limit=150, period=30, kind="fixed"),)
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
@@ -70,6 +84,11 @@ class BigCommerce(Adapter):
                 "phone": {"path": "phone", "convert": "phone"}, "phones": {"paths": ["phone"], "convert": "phones"},
                 "given_name": {"path": "first_name", "convert": "text"}, "family_name": {"path": "last_name", "convert": "text"},
             },
+            writes={
+                "email": "email", "phone": {"path": "phone", "empty": ""}, "given_name": {"path": "first_name", "empty": ""},
+                "family_name": {"path": "last_name", "empty": ""},
+            },
+            verbs=frozenset({"create", "update", "delete"}), write_batch=_WRITTEN, unique=frozenset({"email"}),
         ),
         "order": KindFacts(
             object="orders", read_batch=1, page=_PAGE, orders=_BOTH,
@@ -192,6 +211,61 @@ class BigCommerce(Adapter):
         page = await whole_groups(scan, fetch, place)
         return page if contact else Page(rows=await self._with_items(api, page.rows, scan.fields), end=page.end)
 
+    async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
+        """ceil(creates / 10) + ceil(updates / 10) calls, one more each where attributes are written; one call for each delete."""
+        if kind != "contact":
+            raise UnsupportedError("orders are written by the shop itself")
+        outcomes: dict[int, Outcome] = {}
+        for verb, method in (("create", "POST"), ("update", "PUT")):
+            chosen = [at for at, write in enumerate(writes) if write.verb == verb]
+            for some in batches(chosen, _WRITTEN):  # one after the other: the vendor allows three at a time
+
+                async def call(part: Sequence[Write], method: str = method) -> Sequence[Outcome]:
+                    return await self._saved(api, method, part)
+
+                outcomes |= dict(zip(some, await bisected([writes[at] for at in some], call), strict=True))
+        for at, write in enumerate(writes):
+            if write.verb == "delete":
+                [outcomes[at]] = await settled([write], lambda part: self._removed(api, part[0]))
+        return [outcomes[at] for at in range(len(writes))]
+
+    async def _saved(self, api: Api, method: str, writes: Sequence[Write]) -> Sequence[Outcome]:
+        """Send customers, and their attributes after them: an update takes no attributes."""
+        bodies = [{name: value for name, value in write.row.items() if name != "attributes"} for write in writes]
+        bodies = [
+            body | ({"id": int(write.native_id)} if write.native_id else {}) for body, write in zip(bodies, writes, strict=True)
+        ]
+        safe = all(write.repeatable for write in writes)
+        plain = [body for body in bodies if body.keys() != {"id"}]
+        rows: list[Row] = []
+        if plain:
+            rows = (
+                await api.send(_request(f"contact.{method.lower()}", "/v3/customers", json=plain, method=method, safe=safe))
+            ).json()["data"]
+        if method == "PUT":
+            here = {str(row["id"]) for row in rows} | {str(body["id"]) for body in bodies if body.keys() == {"id"}}
+            ids = [write.native_id if write.native_id in here else None for write in writes]
+        else:
+            by_email = {str(row["email"]).lower(): str(row["id"]) for row in rows}
+            ids = [by_email.get(str(write.row.get("email", "")).lower()) for write in writes]
+        values = [
+            {"attribute_id": each["attribute_id"], "value": str(each["attribute_value"]), "customer_id": int(id)}
+            for write, id in zip(writes, ids, strict=True)
+            if id is not None
+            for each in write.row.get("attributes", ())
+        ]
+        for some in batches(values, _WRITTEN):
+            await api.send(_request("contact.attributes", "/v3/customers/attribute-values", json=list(some), method="PUT"))
+        gone = Outcome(state="REJECTED", error=RejectedError("there is no such customer", status=404))
+        return [Outcome(state="APPLIED", native_id=id, created=method == "POST") if id is not None else gone for id in ids]
+
+    async def _removed(self, api: Api, write: Write) -> Sequence[Outcome]:
+        id = write.native_id or ""
+        if not await self._customers(api, "contact.read", {"id:in": id}):
+            return [Outcome(state="UNCHANGED", native_id=id)]
+        await api.send(_request("contact.delete", "/v3/customers", {"id:in": id}, method="DELETE"))
+        return [Outcome(state="APPLIED", native_id=id)]
+
     async def _customers(
         self, api: Api, operation: str, parameters: Mapping[str, str], *, path: str = "/v3/customers"
     ) -> list[Row]:
@@ -250,6 +324,8 @@ class BigCommerce(Adapter):
             return UnavailableError("not available", **facts)
         if not isinstance(response.json_or_none(), list | dict):
             return ProtocolError(f"answered {response.status} without a body that its documents know", **facts)
+        if response.status in {409, 422} and _TAKEN.search(response.body.decode(errors="replace")):
+            return DuplicateError("another customer has this e-mail address", **facts)
         return RejectedError(f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
@@ -273,11 +349,19 @@ class BigCommerce(Adapter):
         return f"{self.config.web_url}/manage/{place}/{native_id}" if self.config.web_url else None
 
 
-def _request(operation: str, path: str, parameters: Mapping[str, str] | None = None) -> Request:
-    # V2 answers XML to whoever does not ask for JSON.
+def _request(
+    operation: str,
+    path: str,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    method: str = "GET",
+    json: object = None,
+    safe: bool = True,
+) -> Request:
     return Request(
-        operation=operation, path=path, params=list((parameters or {}).items()), headers={"Accept": "application/json"}
-    )
+        operation=operation, path=path, params=list((parameters or {}).items()), method=method, json=json, safe=safe,
+        headers={"Accept": "application/json"},  # V2 answers XML to whoever does not ask for JSON
+    )  # fmt: skip
 
 
 def _included(fields: Sequence[str]) -> dict[str, str]:

@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from adapters.base import Adapter, Auth, KindFacts, Window
 from adapters.rest import Resource, RestAdapter
+from adapters.writing import WriteVerb
 from mapping.compile import compile_mapping
+from mapping.native import spellings
 from mapping.spec import Document
 from model.errors import MappingError
 from model.records import RECORDS, Kind
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _KINDS: tuple[Kind, ...] = tuple(RECORDS)
+_WRITE_VERBS = frozenset(get_args(WriteVerb))
 _WINDOWS = ("bucket", "fixed", "rolling", "parallel")
 
 
@@ -82,11 +85,32 @@ def _kind(adapter: type[Adapter], kind: Any, facts: Any) -> Iterator[str]:
         yield f"{where}.mapping[{'.'.join(str(step) for step in first['loc'][1:])!r}]: {first['msg'].removeprefix('Value error, ')}"
     except MappingError as error:
         yield f"{where}.mapping[{error.field!r}]: {error.message.partition(': ')[2]}"
+    yield from _writes(adapter, where, kind, facts)
     for order in facts.orders:
         if f"{order}_at" not in facts.mapping:
             yield f"{where}.orders: to be listed by {order!r} time the mapping must fill {order}_at"
     if issubclass(adapter, RestAdapter):
         yield from _resource(adapter, kind, facts)
+
+
+def _writes(adapter: type[Adapter], where: str, kind: Kind, facts: KindFacts) -> Iterator[str]:
+    try:
+        spellings(facts.writes)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        yield f"{where}.writes: {first['msg'].removeprefix('Value error, ')}"
+    for target in facts.writes:
+        if target not in RECORDS[kind].__struct_fields__:
+            yield f"{where}.writes[{target!r}]: there is no such field"
+    if facts.verbs - _WRITE_VERBS:
+        yield f"{where}.verbs: there are {', '.join(sorted(_WRITE_VERBS))}"
+    if bool(facts.verbs & {"create", "update"}) != bool(facts.writes):
+        yield f"{where}: `verbs` and `writes` go together: what can be done, and which fields are written"
+    if facts.write_batch < 1:
+        yield f"{where}.write_batch: must be 1 or more"
+    for other in facts.links:
+        if other not in adapter.kinds:
+            yield f"{where}.links: names {other!r}, which `kinds` does not have"
 
 
 def _resource(adapter: type[RestAdapter], kind: Kind, facts: KindFacts) -> Iterator[str]:
@@ -107,6 +131,8 @@ def _resource(adapter: type[RestAdapter], kind: Kind, facts: KindFacts) -> Itera
 
 def _verbs(adapter: type[Adapter], kinds: Mapping[Kind, Any]) -> Iterator[str]:
     needed = {"check": True, "describe": True, "read": True, "classify": True, "related": bool(adapter.relations)}
+    needed["write"] = any(isinstance(facts, KindFacts) and facts.verbs for facts in kinds.values())
+    needed["read"] = any(isinstance(facts, KindFacts) and facts.read_batch for facts in kinds.values())
     needed["find"] = any(isinstance(facts, KindFacts) and facts.find for facts in kinds.values())
     needed["scan"] = any(isinstance(facts, KindFacts) and facts.orders for facts in kinds.values())
     for verb, is_needed in needed.items():

@@ -20,22 +20,27 @@ from adapters.base import (
     FindKey,
     Learned,
     OrderField,
+    Outcome,
     Page,
     Position,
     Related,
     Request,
     Response,
     Scan,
+    Write,
     batches,
 )
 from adapters.ties import whole_groups
+from adapters.writing import settled
 from mapping.convert import instant
 from mapping.paths import pick
 from model.errors import (
+    DuplicateError,
     ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
+    StaleVersionError,
     ThrottledError,
     TokenExpiredError,
     UnavailableError,
@@ -76,6 +81,8 @@ class Resource:
         find: parameter of the list that looks records up by one value of a key.
         of: parent kind → parameter of the list that takes the parent's id.
         order: what the list can be sorted by.
+        wraps: the key under which a body that is written holds the record, "" when the body is the record.
+        update: method that changes the fields it names and no others.
     """
 
     path: str
@@ -85,6 +92,8 @@ class Resource:
     find: Mapping[FindKey, str] = field(default_factory=dict)
     of: Mapping[Kind, str] = field(default_factory=dict)
     order: Mapping[OrderField, Order] = field(default_factory=dict)
+    wraps: str = ""
+    update: Literal["PATCH", "PUT"] = "PATCH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +107,7 @@ class PageNumber:
 
 
 class RestAdapter(Adapter):
-    """Reads by facts.
+    """Reads and writes by facts: a list takes new records by POST; a record below it is changed and deleted at its own path.
 
     Attributes:
         id_path: where a row's id stands.
@@ -184,6 +193,37 @@ class RestAdapter(Adapter):
 
         return await whole_groups(scan, fetch, place)
 
+    async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
+        """One call a record."""
+
+        async def one(write: Write) -> Outcome:
+            [outcome] = await settled([write], lambda _: self._written(api, kind, write))
+            return outcome
+
+        return list(await asyncio.gather(*(one(write) for write in writes)))
+
+    async def _written(self, api: Api, kind: Kind, write: Write) -> Sequence[Outcome]:
+        resource = self.resources[kind]
+        if write.verb == "upsert":
+            raise UnsupportedError(f"{self.name} has no upsert")
+        method = {"create": "POST", "update": resource.update, "delete": "DELETE"}[write.verb]
+        path = f"{resource.path}/{write.native_id}" if write.native_id else resource.path
+        body = None if write.verb == "delete" else {resource.wraps: write.row} if resource.wraps else write.row
+        asked = Request(operation=f"{kind}.{write.verb}", method=method, path=path, json=body, safe=write.repeatable)
+        try:
+            answer = await api.send(asked)
+        except RejectedError as error:
+            if write.verb == "delete" and error.status == 404:
+                return [Outcome(state="UNCHANGED", native_id=write.native_id)]
+            raise
+        if write.verb != "create":
+            return [Outcome(state="APPLIED", native_id=write.native_id)]
+        said = answer.json()
+        id = pick(pick(said, resource.row) if resource.row else said, self.id_path)
+        if id is None:
+            raise ProtocolError(f"the answer to a new {kind} has no id at {self.id_path!r}")
+        return [Outcome(state="APPLIED", native_id=str(id), created=True)]
+
     async def _list(self, api: Api, operation: str, kind: Kind, parameters: Parameters) -> list[Row]:
         """Return all rows, page by page."""
         rows: list[Row] = []
@@ -214,7 +254,7 @@ class RestAdapter(Adapter):
         if response.status < 300:
             return (
                 None
-                if response.json_or_none() is not None
+                if response.status == 204 or response.json_or_none() is not None
                 else ProtocolError("answered with something that is not JSON", status=response.status)
             )
         facts: dict[str, Any] = {"status": response.status}
@@ -228,6 +268,10 @@ class RestAdapter(Adapter):
             return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
             return UnavailableError("not available", retry_after=seconds, **facts)
+        if response.status == 409:
+            return DuplicateError("another record has this key", **facts)
+        if response.status == 412:
+            return StaleVersionError("the record has changed since that version", **facts)
         return RejectedError(f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:

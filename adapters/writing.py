@@ -8,6 +8,7 @@ from model.errors import (
     DuplicateError,
     NetworkError,
     ProtocolError,
+    RejectedError,
     SourceError,
     StaleVersionError,
     UnavailableError,
@@ -85,3 +86,16 @@ async def settled(writes: Sequence[Write], call: Callable[[Sequence[Write]], Awa
         return [failed(error)] * len(writes)
     assert len(outcomes) == len(writes), "one outcome per write"
     return outcomes
+
+
+async def bisected(writes: Sequence[Write], call: Callable[[Sequence[Write]], Awaitable[Sequence[Outcome]]]) -> list[Outcome]:
+    """Return `call(writes)` for a system that takes all or nothing: a refused batch is halved until the culprits stand alone."""
+    try:
+        return list(await call(writes))
+    except RejectedError as error:
+        if len(writes) == 1:
+            return [failed(error)]
+    except SourceError as error:
+        return [failed(error)] * len(writes)
+    half = len(writes) // 2
+    return [*await bisected(writes[:half], call), *await bisected(writes[half:], call)]

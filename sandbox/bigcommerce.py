@@ -2,7 +2,7 @@
 
 Written from the vendor's documents (orders V2, customers V3, rate limits, status codes). Standard plan: 150 calls in 30 s.
 What they leave open is answered so: the edges of date filters belong to the span, an unknown filter is refused, a page holds
-250 rows at most.
+250 rows at most; a batch with one bad customer writes none of them.
 """
 
 import math
@@ -12,6 +12,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from itertools import islice
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,7 +24,7 @@ from sandbox.world import PRODUCTS, Order, Profile, World
 
 STORE = "c360demo"
 TOKEN = "bigcommerce-demo-token"
-_QUOTA, _WINDOW, _PAGE, _DEFAULT = 150, 30, 250, 50
+_QUOTA, _WINDOW, _PAGE, _DEFAULT, _MOST = 150, 30, 250, 50, 10
 _STATUSES = (
     "Incomplete", "Pending", "Shipped", "Partially Shipped", "Refunded", "Cancelled", "Declined", "Awaiting Payment", "Awaiting Pickup",
     "Awaiting Shipment", "Completed", "Awaiting Fulfillment", "Manual Verification Required", "Disputed", "Partially Refunded",
@@ -56,6 +57,7 @@ class BigCommerce(Dialect):
         super().__init__(world, clock, base_url=base_url)
         self._window, self._used = -1, 0
         self._deleted: set[str] = set()
+        self._last = 2_000_000_000  # id of the customer made last; the population's are below
         customers = {str(each.id): each for each in world.profiles[self.name] if not each.deleted}
         orders = {str(each.id): each for each in world.orders[self.name]}
         self.tables = {
@@ -94,7 +96,11 @@ class BigCommerce(Dialect):
             Endpoint("GET", f"{root}/v2/orders/{{id:int}}", self._one_order),
             Endpoint("GET", f"{root}/v2/orders/{{id:int}}/products", self._products),
             Endpoint("GET", f"{root}/v3/customers", self._customers),
+            Endpoint("POST", f"{root}/v3/customers", self._create),
+            Endpoint("PUT", f"{root}/v3/customers", self._update),
+            Endpoint("DELETE", f"{root}/v3/customers", self._remove),
             Endpoint("GET", f"{root}/v3/customers/attributes", self._attributes),
+            Endpoint("PUT", f"{root}/v3/customers/attribute-values", self._set_attributes),
         ]
 
     async def admit(self, request: Request, endpoint: Endpoint) -> Response | None:
@@ -196,6 +202,105 @@ class BigCommerce(Dialect):
             "total": len(rows), "count": len(part), "per_page": size, "current_page": page, "total_pages": max(math.ceil(len(rows) / size), 1), "links": {},
         }  # fmt: skip
         return json_response({"data": part, "meta": {"pagination": paging}})
+
+    async def _create(self, request: Request) -> Response:
+        bodies = _customers_in(await request.body())
+        if isinstance(bodies, Response):
+            return bodies
+        rows: list[Row] = []
+        for body in bodies:
+            problem = self._problem(body, ("email", "first_name", "last_name"), rows)
+            if problem is not None:
+                return _v3_error(422, "Create customers failed.", {".customer_create": problem})
+            self._last += 1
+            now = _iso(self.clock.time() * 1000)
+            blank = self._customer(Profile(self._last, 0, "", "", None, (), None, "", "US", 0, 0, 0, 0, 0))
+            told = {name: value for name, value in body.items() if name in blank and name != "attributes"}
+            attributes = [
+                {**each, "customer_id": self._last, "id": self._last * 2 + nth}
+                for nth, each in enumerate(body.get("attributes", ()))
+            ]
+            rows.append(
+                {
+                    **blank,
+                    **told,
+                    "company": body.get("company", ""),
+                    "id": self._last,
+                    "date_created": now,
+                    "date_modified": now,
+                    "attributes": attributes,
+                }
+            )
+        for row in rows:
+            self.tables["contact"].put(str(row["id"]), row)
+        return json_response({"data": rows, "meta": {}})
+
+    async def _update(self, request: Request) -> Response:
+        bodies = _customers_in(await request.body())
+        if isinstance(bodies, Response):
+            return bodies
+        rows: list[Row] = []
+        for body in bodies:
+            row = self.tables["contact"].get(str(body.get("id")))
+            if row is None:
+                continue  # what is not there is left out of the answer
+            problem = self._problem(body, (), rows)
+            if problem is not None:
+                return _v3_error(422, "Update customers failed.", {".customer_update": problem})
+            rows.append(
+                {
+                    **row,
+                    **{name: value for name, value in body.items() if name != "attributes"},
+                    "date_modified": _iso(self.clock.time() * 1000),
+                }
+            )
+        for row in rows:
+            self.tables["contact"].put(str(row["id"]), row)
+        return json_response({"data": rows, "meta": {}})
+
+    def _problem(self, body: Row, required: tuple[str, ...], others: list[Row]) -> str | None:
+        """Return why the vendor would not take a customer, None when it would."""
+        if missing := [name for name in required if not body.get(name)]:
+            return f"{missing[0]} is required"
+        if "email" not in body:
+            return None
+        email = str(body["email"]).lower()
+        if "@" not in email:
+            return "invalid email"
+        taken = [*self.tables["contact"].having("email", [email]), *(row for row in others if row["email"].lower() == email)]
+        return "email already in use" if any(str(row["id"]) != str(body.get("id")) for row in taken) else None
+
+    async def _remove(self, request: Request) -> Response:
+        ids = request.query_params.get("id:in", "")
+        if not ids:
+            return _v3_error(422, "The filter id:in is required.")
+        for id in ids.split(","):
+            self.delete("contact", id)
+        return Response(status_code=204)
+
+    async def _set_attributes(self, request: Request) -> Response:
+        bodies = _customers_in(await request.body())
+        if isinstance(bodies, Response):
+            return bodies
+        known = {id for id, _, _ in _ATTRIBUTES}
+        if any(
+            each.get("attribute_id") not in known or self.tables["contact"].get(str(each.get("customer_id"))) is None
+            for each in bodies
+        ):
+            return _v3_error(422, "Update attribute values failed.", {".attribute_value": "attribute or customer not found"})
+        for each in bodies:
+            row = self.tables["contact"].get(str(each["customer_id"])) or {}
+            others = [one for one in row["attributes"] if one["attribute_id"] != each["attribute_id"]]
+            value = {
+                "attribute_id": each["attribute_id"],
+                "attribute_value": each["value"],
+                "customer_id": row["id"],
+                "id": row["id"] * 2 + each["attribute_id"] - 1,
+            }
+            self.tables["contact"].put(
+                str(row["id"]), {**row, "attributes": [*others, value]}
+            )  # date_modified stays: the vendor says so
+        return json_response({"data": bodies, "meta": {}})
 
     async def _attributes(self, request: Request) -> Response:
         rows = [
@@ -367,11 +472,22 @@ def _v2_error(status: int, message: str) -> Response:
     return json_response([{"status": status, "message": message}], status=status)
 
 
-def _v3_error(status: int, title: str) -> Response:
+def _customers_in(raw: bytes) -> list[Row] | Response:
+    """Return the rows of a write, or the refusal of a body that is none."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _v3_error(400, "Input is invalid.")
+    if not isinstance(body, list) or not all(isinstance(each, dict) for each in body):
+        return _v3_error(422, "The body must be an array.")
+    return _v3_error(413, "Too many items.") if len(body) > _MOST else body
+
+
+def _v3_error(status: int, title: str, errors: Mapping[str, str] | None = None) -> Response:
     body = {
         "status": status,
         "title": title,
         "type": "https://developer.bigcommerce.com/api-docs/getting-started/api-status-codes",
-        "errors": {},
+        "errors": dict(errors or {}),
     }
     return json_response(body, status=status)

@@ -182,6 +182,7 @@ class Dialect:
 
     name: ClassVar[str]
     objects: ClassVar[Mapping[str, str]]  # unified kind → native object name, for /_control
+    gone: ClassVar[str] = ""  # the field that is true of rows that are deleted and still known
     base_path: ClassVar[str] = ""  # what a source's base address has behind the host
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
@@ -228,6 +229,10 @@ class Dialect:
     def delete(self, kind: str, native_id: str) -> bool:
         """Delete as a user of the vendor would."""
         raise NotImplementedError
+
+    def live(self, kind: str) -> int:
+        """Return how many records of a kind there are, deleted ones left out."""
+        return sum(1 for row in self.tables[kind] if not row.get(self.gone))
 
     def address(self, sandbox: str) -> str:
         """Return the base address by which a source reaches this system in a sandbox."""
@@ -283,6 +288,8 @@ class Dialect:
             refusal = await self.admit(request, endpoint)
             response = refusal if refusal is not None else await endpoint.handler(request)
             response = self.finish(request, endpoint, response)
+            if fault is not None and fault.fault == "late_answer":
+                await asyncio.sleep(fault.seconds)
             return cut_off(response, request, fault) if fault else response
 
         return handle

@@ -22,6 +22,7 @@ FaultName = Literal[
     "truncate",
     "revoke_token",
     "clock_skew",
+    "late_answer",
 ]
 
 
@@ -30,7 +31,8 @@ class Fault(BaseModel):
 
     Attributes:
         path: a glob over "METHOD /path/{id}", or over the path alone; "*" is every call.
-        seconds: how long for throttle (Retry-After), latency and hang; how far for clock_skew.
+        seconds: how long for throttle (Retry-After), latency (before the work), late_answer (after it) and hang; how far for
+            clock_skew.
         rate: share of matching calls that are struck.
         times: how often at most, None without end.
     """

@@ -3,7 +3,7 @@
 A hundred thousand people must fit, so a native row exists only while someone looks at it, or once it was changed.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -42,7 +42,8 @@ class Table(Generic[E]):
         self._fields = indexes or {}
         self._order_fields = orders or {}
         self._changed: dict[str, Row] = {}  # what no longer is what its entry says
-        self._indexes: dict[str, dict[Hashable, list[str]]] = {}
+        self._indexes: dict[str, dict[Hashable, list[str]]] = {}  # of entries; asked for, then kept
+        self._changed_indexes: dict[str, dict[Hashable, dict[str, None]]] = {}  # of changed rows
         self._orders: dict[str, list[OrderKey]] = {}
 
     @property
@@ -67,32 +68,51 @@ class Table(Generic[E]):
         entry = self._entries.get(native_id)
         return None if entry is None else self._render(entry)
 
+    def knows(self, native_id: str) -> bool:
+        return native_id in self._changed or native_id in self._entries
+
     def entry(self, native_id: str) -> E | None:
         return self._entries.get(native_id)
 
+    def entries(self) -> Iterator[tuple[str, E]]:
+        """Walk what the table was made from, rows that were changed since included."""
+        yield from self._entries.items()
+
     def put(self, native_id: str, row: Row) -> None:
-        """Add or replace a row."""
+        """Add or replace a row. Orders and indexes that were built follow; a row costs about what a look-up costs."""
+        for name in tuple(self._orders):
+            self._reorder(name, native_id, row)
+        for name, found in self._changed_indexes.items():
+            for value in _several(self._fields[name].row(row)):
+                found.setdefault(value, {})[native_id] = None  # a value it no longer has is left behind; `having` looks again
         self._changed[native_id] = row
-        self._orders.clear()
 
     def remove(self, native_id: str) -> None:
         """Forget a row altogether; a soft delete is a `put` of a row that says so."""
         self._changed.pop(native_id, None)
         if self._entries.pop(native_id, None) is not None:
             self._indexes.clear()
+        self._changed_indexes.clear()
         self._orders.clear()
 
     def having(self, index: str, values: Iterable[Hashable]) -> list[Row]:
         """Return the rows whose indexed value (or one of its values) is among `values`, each once."""
         wanted = set(values)
         found = dict.fromkeys(key for value in wanted for key in self._index(index).get(value, ()))
-        field = self._fields[index]
+        changed = dict.fromkeys(key for value in wanted for key in self._changed_index(index).get(value, ()))
+        take = self._fields[index].row
         rows = [row for key in found if key not in self._changed and (row := self.get(key)) is not None]
-        rows += [dict(row) for row in self._changed.values() if wanted & set(_several(field.row(row)))]
-        return rows
+        return rows + [dict(row) for key in changed if wanted & set(_several(take(row := self._changed[key])))]
 
     def walk(self, order: str, *, start: Any = None, descending: bool = False) -> Iterator[Row]:
         """Walk rows by (value, id) from `start` (a value, inclusive) on, downwards when `descending`."""
+        for _, native_id in self.keys(order, start=start, descending=descending):
+            row = self.get(native_id)
+            if row is not None:
+                yield row
+
+    def keys(self, order: str, *, start: Any = None, descending: bool = False) -> Iterator[tuple[Any, str]]:
+        """Walk as `walk` does, giving (value, native id) and rendering nothing."""
         keys = self._order(order)
         if descending:
             end = len(keys) if start is None else bisect_right(keys, start, key=lambda key: key[0])
@@ -100,10 +120,29 @@ class Table(Generic[E]):
         else:
             begin = 0 if start is None else bisect_left(keys, start, key=lambda key: key[0])
             span = (keys[at] for at in range(begin, len(keys)))
-        for _, _, native_id in span:
-            row = self.get(native_id)
-            if row is not None:
-                yield row
+        return ((value, native_id) for value, _, native_id in span)
+
+    def value(self, order: str, native_id: str) -> Any:
+        """Return what a row is ordered by, rendering nothing; None where there is no such row."""
+        key = self._order_key(order, native_id)
+        return None if key is None else key[0]
+
+    def _order_key(self, order: str, native_id: str) -> OrderKey | None:
+        field = self._order_fields[order]
+        if (changed := self._changed.get(native_id)) is not None:
+            return (field.row(changed), len(native_id), native_id)
+        entry = self._entries.get(native_id)
+        return None if entry is None else (field.entry(entry), len(native_id), native_id)
+
+    def _reorder(self, name: str, native_id: str, row: Row) -> None:
+        keys, old = self._orders[name], self._order_key(name, native_id)
+        if old is not None:
+            at = bisect_left(keys, old)
+            if at == len(keys) or keys[at] != old:  # someone changed the row in place: build the order anew when it is asked for
+                del self._orders[name]
+                return
+            del keys[at]
+        insort(keys, (self._order_fields[name].row(row), len(native_id), native_id))
 
     def _index(self, name: str) -> dict[Hashable, list[str]]:
         if name not in self._indexes:
@@ -114,6 +153,16 @@ class Table(Generic[E]):
                     built.setdefault(value, []).append(native_id)
             self._indexes[name] = built
         return self._indexes[name]
+
+    def _changed_index(self, name: str) -> dict[Hashable, dict[str, None]]:
+        if name not in self._changed_indexes:
+            built: dict[Hashable, dict[str, None]] = {}
+            take = self._fields[name].row
+            for native_id, row in self._changed.items():
+                for value in _several(take(row)):
+                    built.setdefault(value, {})[native_id] = None
+            self._changed_indexes[name] = built
+        return self._changed_indexes[name]
 
     def _order(self, name: str) -> list[OrderKey]:
         if name not in self._orders:

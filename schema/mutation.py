@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import strawberry
 from strawberry import ID, Parent
@@ -88,14 +88,22 @@ class UserError:
     retryable: bool
 
 
-def _ref(root: Parent[effects.TargetOutcome]) -> RecordRef | None:
+class _Ref(NamedTuple):
+    """What `RecordRef` shows, of a record that was not read."""
+
+    source: str
+    system: str
+    object: str
+    native_id: str
+    url: str | None
+
+
+def _ref(root: Parent[effects.TargetOutcome]) -> Any:
     if root.native_id is None:
         return None
-    adapter = root.source.adapter
-    return RecordRef(
-        source_id=ID(root.source.id), system=root.source.system, object=adapter.kinds[root.kind].object,  # type: ignore[arg-type]
-        record_id=ID(root.native_id), url=adapter.web_url(root.kind, root.native_id),
-    )  # fmt: skip
+    source = root.source
+    url = source.adapter.web_url(root.kind, root.native_id)
+    return _Ref(source.id, source.system, source.adapter.kinds[root.kind].object, root.native_id, url)
 
 
 @strawberry.type(description="What became of one target. `changed`: the fields that were written, or would be.")

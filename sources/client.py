@@ -29,12 +29,17 @@ def client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
 
 
 class _Network(AiohttpTransport):
-    """aiohttp's transport, with a broken line told as one: httpx-aiohttp calls every connection error a ConnectTimeout."""
+    """aiohttp's transport, with a broken line told as one: httpx-aiohttp calls every connection error a ConnectTimeout.
+
+    A ConnectError means that nothing was sent; a line that broke later is a ReadError, for the system may have heard.
+    """
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             return await super().handle_async_request(request)
         except httpx.ConnectTimeout as error:
-            if isinstance(error.__cause__, aiohttp.ClientConnectionError) and not isinstance(error.__cause__, TimeoutError):
-                raise httpx.ConnectError(str(error), request=request) from error
-            raise
+            cause = error.__cause__
+            if not isinstance(cause, aiohttp.ClientConnectionError) or isinstance(cause, TimeoutError):
+                raise
+            broken = httpx.ConnectError if isinstance(cause, aiohttp.ClientConnectorError) else httpx.ReadError
+            raise broken(str(error), request=request) from error

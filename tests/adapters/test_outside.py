@@ -39,14 +39,39 @@ DEALS = [
 ]  # fmt: skip
 
 
-def acme(request: Request) -> Response:
+MEMBERS = [
+    {"id": f"m{n:03}", "joined": (START + timedelta(days=n // 3)).isoformat(), "label": f"Pat Doe{n}", "contact": {"mail": f"p{n}@acme.example"}}
+    for n in range(30)
+]  # fmt: skip
+
+
+async def acme(request: Request) -> Response:
     if request.headers.get("authorization") != "Bearer acme-token":
         return JSONResponse({"error": "who?"}, 401)
     query, path = request.query_params, request.path_params["path"]
     if path == "me":
         return JSONResponse({"company": {"id": "acme-1"}})
     kind, _, id = path.partition("/")
-    rows: list[dict[str, Any]] = {"people": PEOPLE, "deals": DEALS}[kind]
+    rows: list[dict[str, Any]] = request.app.state.acme[kind]
+    if request.method == "POST":
+        row = {
+            "id": 5000 + len(rows),
+            "created": START.isoformat(),
+            "changed": START.isoformat(),
+            "phone": None,
+            "stage": "talks",
+            **await request.json(),
+        }
+        if any(row.get("mail") and each.get("mail", "").lower() == row["mail"].lower() for each in rows):
+            return JSONResponse({"error": "taken"}, 409)
+        rows.append(row)
+        return JSONResponse(row, 201)
+    if request.method in {"PATCH", "DELETE"} and (row := next((each for each in rows if str(each["id"]) == id), None)):
+        rows.remove(row)
+        if request.method == "DELETE":
+            return Response(status_code=204)
+        rows.append(row | await request.json())
+        return JSONResponse(rows[-1])
     if id:
         return next((JSONResponse(row) for row in rows if str(row["id"]) == id), JSONResponse({"error": "none"}, 404))
     if "email" in query:
@@ -65,18 +90,23 @@ async def globex(request: Request) -> Response:
     if request.headers.get("x-globex-key") != "globex-key":
         return JSONResponse({}, 401)
     said = await request.json()
-    members = [
-        {"id": f"m{n:03}", "joined": (START + timedelta(days=n // 3)).isoformat(), "label": f"Pat Doe{n}", "contact": {"mail": f"p{n}@acme.example"}}
-        for n in range(30)
-    ]  # fmt: skip
+    members: list[dict[str, Any]] = request.app.state.members
     variables = said["variables"]
     if "tenant" in said["query"]:
         return JSONResponse({"data": {"tenant": "globex-1"}})
+    if "save" in said["query"]:
+        known = next((each for each in members if each["id"] == variables["id"]), None)
+        if known is not None:
+            members.remove(known)
+        if "drop" in said["query"] or (known is None and variables["id"]):
+            return JSONResponse({"data": {"save": known}})
+        members.append((known or {"id": f"m{len(members):03}", "joined": START.isoformat()}) | variables["member"])
+        return JSONResponse({"data": {"save": members[-1]}})
     if "ids" in variables:
         return JSONResponse({"data": {"members": [each for each in members if each["id"] in variables["ids"]]}})
     if "mails" in variables:
         return JSONResponse({"data": {"members": [each for each in members if each["contact"]["mail"] in variables["mails"]]}})
-    members.sort(key=lambda each: (each["joined"], each["id"]), reverse=variables["down"])
+    members = sorted(members, key=lambda each: (each["joined"], each["id"]), reverse=variables["down"])
     if variables["after"]:
         edge = tuple(variables["after"])
         members = [
@@ -92,7 +122,14 @@ def connected(folder: Path) -> Iterator[httpx.Client]:
     """Serve both vendors, and a gateway that has them from files."""
     (folder / "acme.py").write_text(ACME)
     (folder / "globex.py").write_text(GLOBEX)
-    vendors = Starlette(routes=[Route("/api/{path:path}", acme), Route("/graphql", globex, methods=["POST"])])
+    vendors = Starlette(
+        routes=[
+            Route("/api/{path:path}", acme, methods=["GET", "POST", "PATCH", "DELETE"]),
+            Route("/graphql", globex, methods=["POST"]),
+        ]
+    )
+    vendors.state.acme = {"people": [dict(each) for each in PEOPLE], "deals": [dict(each) for each in DEALS]}
+    vendors.state.members = [dict(each) for each in MEMBERS]
     with served(uvicorn.Server(uvicorn.Config(vendors, log_level="error"))) as address:
         settings = Settings.model_validate({
             "require_key": False, "data_dir": folder / "data", "adapters": [folder / "acme.py", folder / "globex.py"],
@@ -149,6 +186,35 @@ def test_a_list_of_both_joins_whole_in_order(outside: httpx.Client, first: int) 
     ]
 
 
+def test_both_are_written_in_one_call(tmp_path: Path) -> None:
+    upsert = """mutation($input: CustomerInput!, $key: ID!) { customerUpsert(
+      input: $input, options: {idempotencyKey: $key, targets: ["acme", "globex"]}) {
+        customer { name emails refs { system } } writes { source { id } state changed } userErrors { code field source { id } } } }"""
+    deal = """mutation($input: DealInput!) { dealUpsert(input: $input, options: {idempotencyKey: "d", targets: ["acme"]}) {
+      deal { name amount { amount currency } contacts { email } customer { id } } writes { state } userErrors { message } } }"""
+    said = {"emails": ["new@acme.example"], "givenName": "New", "familyName": "Comer"}
+    with connected(tmp_path) as http:
+        made = ask(http, upsert, input=said, key="1")["customerUpsert"]
+        again = ask(http, upsert, input={**said, "familyName": "Changed"}, key="2")["customerUpsert"]
+        customer = ask(http, '{ customer(by: {email: "new@acme.example"}) { id } }')["customer"]["id"]
+        sold = ask(http, deal, input={"customerId": customer, "name": "Big", "amount": "12.34", "currency": "USD"})["dealUpsert"]
+        deals = ask(http, '{ customer(by: {email: "new@acme.example"}) { deals { nodes { name } } } }')["customer"]["deals"][
+            "nodes"
+        ]
+
+    assert {(each["source"]["id"], each["state"]) for each in made["writes"]} == {("acme", "APPLIED"), ("globex", "APPLIED")}
+    assert {(each["code"], each["source"]["id"]) for each in made["userErrors"]} == {("UNSUPPORTED", "globex")}, (
+        "Globex has no surnames"
+    )
+    assert {each["system"] for each in made["customer"]["refs"]} == {"acme", "globex"}
+    assert {each["source"]["id"]: (each["state"], each["changed"]) for each in again["writes"]} == {
+        "acme": ("APPLIED", ["family_name"]), "globex": ("UNCHANGED", []),
+    }  # fmt: skip
+    assert (sold["userErrors"], [each["state"] for each in sold["writes"]]) == ([], ["APPLIED"])
+    assert sold["deal"]["amount"] == {"amount": "12.34", "currency": "USD"}
+    assert deals == [{"name": "Big"}]
+
+
 def test_systems_lists_it(tmp_path: Path) -> None:
     (tmp_path / "acme.py").write_text(ACME)
 
@@ -174,6 +240,14 @@ def test_systems_lists_it(tmp_path: Path) -> None:
         (', of={"contact": "person"}', "", "Acme.resources['deal'].of: relations promise"),
         ('frozenset({("contact", "deal")})', 'frozenset({("account", "deal")})', "names 'account', which `kinds` does not have"),
         ('check_path, account = "/api/me", "company.id"', 'account = "company.id"', "Acme.check_path: is missing"),
+        ('writes={"email": "mail"', 'writes={"e_mail": "mail"', "Acme.kinds['contact'].writes['e_mail']: there is no such field"),
+        ('writes={"email": "mail"', 'writes={"email": "mail["', "Acme.kinds['contact'].writes: not a path"),
+        (
+            '            verbs=frozenset({"create", "update", "delete"}),\n            writes={"email"',
+            '            writes={"email"',
+            "`verbs` and `writes` go together",
+        ),
+        ('links={"contact": "person"}', 'links={"account": "firm"}', "Acme.kinds['deal'].links: names 'account'"),
         ("class Acme(RestAdapter):", "class Acme(RestAdaptor):", "NameError"),
         ("class Acme(RestAdapter):", "class Acme:", "has no class that inherits from Adapter"),
     ],

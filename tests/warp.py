@@ -1,0 +1,63 @@
+"""An event loop in which nobody waits: when there is nothing to do but wait for a timer, time jumps to it.
+
+Server, client and clocks must live in the one loop. What waits for a thread (SQLite) is given a moment of real time first.
+"""
+
+import asyncio
+import selectors
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+MOMENT = 0.004  # real seconds in which the loop must stand still before time jumps
+
+
+class WarpClock:
+    """Real time plus what was jumped; `jumped` is told of every jump."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self.jumped: list[Callable[[float], None]] = []
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(time.time() + self.ahead, tz=UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def jump(self, seconds: float) -> None:
+        self.ahead += seconds
+        for each in self.jumped:
+            each(seconds)
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, clock: WarpClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None or timeout <= MOMENT:
+            return super().select(timeout)
+        began = time.monotonic()
+        if events := super().select(MOMENT):
+            return events
+        self._clock.jump(max(timeout - (time.monotonic() - began), 0.0))
+        return []
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self, clock: WarpClock) -> None:
+        self._warp = clock
+        super().__init__(_Selector(clock))
+
+    def time(self) -> float:
+        return self._warp.monotonic()
+
+
+def run(clock: WarpClock, work: Awaitable[T]) -> T:
+    """Run `work` in a loop of its own on the clock."""
+    with asyncio.Runner(loop_factory=lambda: _Loop(clock)) as runner:
+        return runner.run(work)  # type: ignore[arg-type]
