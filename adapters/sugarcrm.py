@@ -104,8 +104,9 @@ class SugarCRM(Adapter):
             client="sugar", extra={"platform": "c360_integration"},
         ),
     }  # fmt: skip
-    # The cloud allows 20 calls a second and then blocks the address without an answer, so this stays well below.
+    # The cloud allows 20 calls a second and then blocks the address without an answer, for how long is not said: this stays well below.
     windows = (Window(name="second", limit=12, kind="rolling"), Window(name="parallel", limit=6, kind="parallel"))
+    pause_when_cut = 1.0
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
             object="Contacts", find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,

@@ -37,6 +37,7 @@ class SugarCRM(Dialect):
     """One cloud instance."""
 
     name = "sugarcrm"
+    gone = "deleted"
     objects = {"contact": "Contacts", "account": "Accounts", "deal": "Opportunities", "lead": "Leads", "owner": "Users"}
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
