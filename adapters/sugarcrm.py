@@ -53,7 +53,7 @@ from model.errors import (
 )
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
-_IN, _PAGE = 200, 200  # an instance caps pages at 1,000 unless set otherwise; a shorter page than asked for is told
+_IN, _LIKE, _PAGE = 200, 20, 200  # an instance caps pages at 1,000 unless set otherwise; a shorter page than asked for is told
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
 _COLUMNS: Mapping[OrderField, str] = {"created": "date_entered", "updated": "date_modified"}
 _WON, _LOST = ("Closed Won",), ("Closed Lost",)
@@ -101,7 +101,7 @@ class SugarCRM(Adapter):
         # ends the first. Newer releases know registered platforms only: `options.platform` names the one that was registered.
         "password": OAuth(
             token_path="/rest/v10/oauth2/token", body="json", header="OAuth-Token", prefix="", first_grant="password",
-            client="sugar", extra={"platform": "c360_integration"},
+            public_client="sugar", extra={"platform": "c360_integration"},
         ),
     }  # fmt: skip
     # The cloud allows 20 calls a second and then blocks the address without an answer, for how long is not said: this stays well below.
@@ -122,7 +122,7 @@ class SugarCRM(Adapter):
             writes={**_WRITES_PERSON, "status": _text("status"), "company": _text("account_name")},
         ),
         "account": KindFacts(
-            object="Accounts", **_LISTED, **_WRITTEN,
+            object="Accounts", find=frozenset({"domain"}), find_batch=_LIKE, **_LISTED, **_WRITTEN,
             mapping={
                 **_TIMES, **_OWNER, "name": {"path": "name", "convert": "text"}, "domain": {"path": "website", "convert": "domain"},
                 "industry": {"path": "industry", "convert": "text"}, "parent_id": {"path": "parent_id", "convert": "id"},
@@ -259,8 +259,12 @@ class SugarCRM(Adapter):
         return related
 
     async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
-        """ceil(values / 200) filters over all addresses of a record. Phones match by their spelling only, so nothing is found by them."""
-        tests = [[{"email_addresses.email_address": {"$in": list(some)}}] for some in batches(values, _IN)]
+        """ceil(values / 200) filters over all addresses of a record; ceil(values / 20) for domains, which stand in web addresses.
+        Phones match by their spelling only, so nothing is found by them."""
+        if key == "domain":
+            tests: list[list[Row]] = [[{"$or": [{"website": {"$contains": value}} for value in some]}] for some in batches(values, _LIKE)]
+        else:
+            tests = [[{"email_addresses.email_address": {"$in": list(some)}}] for some in batches(values, _IN)]
         rows = await asyncio.gather(*(self._all(api, f"{kind}.find", kind, test, fields) for test in tests))
         return list({row["id"]: row for row in chain.from_iterable(rows)}.values())
 

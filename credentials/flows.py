@@ -142,7 +142,7 @@ class Renewing(httpx.Auth):
         return await self._loaded()
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
-        said = {**self._extra, "client_id": grant.client_id or self._scheme.client, "client_secret": grant.client_secret}
+        said = {**self._extra, "client_id": grant.client_id or self._scheme.public_client, "client_secret": grant.client_secret}
         if grant.refresh_token:
             said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
         elif self._scheme.first_grant == "password":

@@ -16,7 +16,7 @@ class OAuth:
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
         first_grant: how a token comes about where there is no refresh token; "password" also begins anew when the refresh
             token has died, since the password lives on.
-        client: the client id that the vendor has for everybody, where a source needs none of its own.
+        public_client: the client id that the vendor has for everybody, where a source needs none of its own.
         extra: what each token request says besides, such as {"platform": "…"}; a source's option of that name wins.
     """
 
@@ -28,14 +28,8 @@ class OAuth:
     prefix: str = "Bearer "
     dead_grant: frozenset[str] = frozenset({"invalid_grant"})  # `error` (or `status`) values that end a grant
     first_grant: Literal["client_credentials", "password"] = "client_credentials"
-    client: str = ""
+    public_client: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """The secrets without which nothing can be authorised."""
-        client = () if self.client else ("client_id", "client_secret")
-        return (*client, "username", "password") if self.first_grant == "password" else client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,20 +39,12 @@ class Token:
     header: str = "Authorization"
     prefix: str = "Bearer "
 
-    @property
-    def needed(self) -> tuple[str, ...]:
-        return ("token",)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basic:
     """User name and password; `user_suffix` is what some vendors append, such as "/token"."""
 
     user_suffix: str = ""
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        return ("username", "password")
 
 
 Auth = OAuth | Token | Basic

@@ -11,6 +11,7 @@ from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
+from credentials.schemes import Auth, Basic, OAuth, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -25,6 +26,11 @@ from store.sources import SourceRow
 TOKEN_TIMEOUT = 15.0  # seconds for the exchange itself
 TOKEN_WAIT = 1.0  # seconds in which a turn may be waited for and a passing failure tried again
 NO_AUTH = httpx.Auth()  # sends requests as they are
+_NEEDED: Mapping[type, tuple[str, ...]] = {
+    OAuth: ("client_id", "client_secret"),
+    Token: ("token",),
+    Basic: ("username", "password"),
+}
 
 
 class Opener:
@@ -133,7 +139,15 @@ def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Gra
     if scheme is None:
         raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")
     secrets = said.auth.secrets()
-    for name in scheme.needed:
+    for name in _needed(scheme):
         if not secrets.get(name):
             raise ConfigurationError(f"sources.{said.id}.auth.{name} is missing")
     return Grant.of(secrets)
+
+
+def _needed(scheme: Auth) -> tuple[str, ...]:
+    """Return the secrets without which a scheme cannot authorise anything."""
+    if not isinstance(scheme, OAuth):
+        return _NEEDED[type(scheme)]
+    client = () if scheme.public_client else _NEEDED[OAuth]
+    return (*client, "username", "password") if scheme.first_grant == "password" else client

@@ -20,7 +20,7 @@ from adapters.base import Position, Scan
 from adapters.registry import ADAPTERS
 from gateway.app import WORKSPACE, Runtime
 from gateway.settings import Settings
-from model.records import Kind, Person
+from model.records import Kind
 from sandbox.app import Sandbox, server
 from sources.reading import Reading
 from sources.source import Source
@@ -35,6 +35,7 @@ RELATED = [(system, of, kind) for system in SYSTEMS for of, kind in sorted(ADAPT
 FOUND = [
     (system, kind, key) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() for key in sorted(facts.find)
 ]
+KEYS: dict[str, list[str]] = {"email": ["email", "emails"], "phone": ["phone", "phones"], "domain": ["domain"]}
 NOT_DESCRIBED = {("bigcommerce", "order")}  # the vendor has no metadata of them
 PLAIN: dict[str, list[str]] = {
     "contact": ["email", "emails", "phone", "family_name"], "lead": ["email", "emails", "phone", "family_name"],
@@ -198,11 +199,11 @@ def test_find_gives_exactly_the_records_that_carry_the_value(vendors: Vendors, s
     async def work(source: Source) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
         ids = await ids_of(vendors, source, kind)
         carriers: dict[str, set[str]] = {}
-        for record in (await source.read(kind, ids, fields=PLAIN[kind] + ["phones"], reading=reading())).value.values():
-            assert isinstance(record, Person)
-            for value in {record.email, *record.emails} - {None} if key == "email" else {record.phone, *record.phones} - {None}:
+        for record in (await source.read(kind, ids, fields=[*PLAIN[kind], *KEYS[key]], reading=reading())).value.values():
+            values = [getattr(record, name) for name in KEYS[key]]
+            for value in {one for each in values for one in (each if isinstance(each, tuple) else (each,))} - {None}:
                 carriers.setdefault(value, set()).add(record.native_id)
-        asked = [*carriers, "nobody@example.invalid" if key == "email" else "+15550000000"]
+        asked = [*carriers, {"email": "nobody@example.invalid", "phone": "+15550000000", "domain": "nobody.invalid"}[key]]
         answer = await source.find(kind, key, asked, fields=PLAIN[kind], reading=reading())
         return carriers, {value: {record.native_id for record in records} for value, records in answer.value.items()}
 

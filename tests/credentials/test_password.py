@@ -10,16 +10,19 @@ import pytest
 
 import credentials.flows
 from adapters.base import OAuth
+from adapters.registry import ADAPTERS
 from credentials.flows import Renewing, TokenAnswer
 from credentials.grants import Grant, GrantStore
 from credentials.vault import Vault
+from gateway.settings import SourceSettings
+from gateway.sources import grant_of
 from model.errors import ConfigurationError, GrantLostError
 from store.credentials import CredentialRows
 from store.database import Database
 from tests.clocks import ManualClock
 
 SCHEME = OAuth(
-    token_path="/token", body="json", header="OAuth-Token", prefix="", first_grant="password", client="shared", extra={"platform": "usual"}
+    token_path="/token", body="json", header="OAuth-Token", prefix="", first_grant="password", public_client="shared", extra={"platform": "usual"}
 )  # fmt: skip
 SECRETS = {"scheme": "password", "username": "ada", "password": "correct"}
 
@@ -115,10 +118,6 @@ async def test_a_source_says_its_own_extra_fields(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("missing", "said"), [("username", {"password": "p"}), ("password", {"username": "ada"})])
 def test_what_a_password_grant_needs_is_asked_for(missing: str, said: dict[str, str]) -> None:
-    from adapters.registry import ADAPTERS
-    from gateway.settings import SourceSettings
-    from gateway.sources import grant_of
-
     settings = SourceSettings.model_validate({
         "id": "sugar", "system": "sugarcrm", "base_url": "https://crm.example", "auth": {"scheme": "password", **said},
     })  # fmt: skip
