@@ -95,7 +95,7 @@ class SugarCRM(Adapter):
     label = "SugarCRM"
     api_version = "v11_20"
     evidence = "E2"
-    shown_by = "tests/adapters/test_sugarcrm.py"
+    shown_by = "tests/adapters/test_sugarcrm_shapes.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         # Any version gives tokens. The platform is a place of its own for a session: a second login of the same user and platform
         # ends the first. Newer releases know registered platforms only: `options.platform` names the one that was registered.
@@ -262,7 +262,9 @@ class SugarCRM(Adapter):
         """ceil(values / 200) filters over all addresses of a record; ceil(values / 20) for domains, which stand in web addresses.
         Phones match by their spelling only, so nothing is found by them."""
         if key == "domain":
-            tests: list[list[Row]] = [[{"$or": [{"website": {"$contains": value}} for value in some]}] for some in batches(values, _LIKE)]
+            tests: list[list[Row]] = [
+                [{"$or": [{"website": {"$contains": value}} for value in some]}] for some in batches(values, _LIKE)
+            ]
         else:
             tests = [[{"email_addresses.email_address": {"$in": list(some)}}] for some in batches(values, _IN)]
         rows = await asyncio.gather(*(self._all(api, f"{kind}.find", kind, test, fields) for test in tests))

@@ -313,7 +313,7 @@ class SugarCRM(Dialect):
     async def _upsert(self, request: Request) -> Any:
         """By a key of the caller's own, kept in `sync_key`; nothing to do with addresses."""
         module, key, said = _writable(request), request.path_params["key"], await _json(request)
-        known = next((row for row in self._records.tables[module] if row["sync_key"] == key and not row["deleted"]), None)
+        known = next((row for row in self._records.tables[module].having("sync_key", [key]) if not row["deleted"]), None)
         if known is None:
             row = self._records.create(module, {**said, "sync_key": key})
         else:

@@ -97,6 +97,9 @@ class Records:
         if "account_name" in chosen and module in {"Contacts", "Opportunities"}:
             account = self.tables["Accounts"].get(row["account_id"])
             chosen = {**chosen, "account_name": account["name"] if account else ""}
+        if "assigned_user_name" in chosen:
+            user = self.tables["Users"].get(row["assigned_user_id"])
+            chosen = {**chosen, "assigned_user_name": user["full_name"] if user else ""}
         known = {name: value for name, value in chosen.items() if module != "Users" or name in types(module)}
         return {**known, **extras}
 
@@ -349,17 +352,17 @@ def _derived(module: str, row: Row, changed: Mapping[str, Any]) -> Row:
         return {**row, "name": name, **({"full_name": name} if module == "Contacts" else {})}
     if module != "Opportunities":
         return row
-    stage, rate = row["sales_stage"], CURRENCIES[row["currency_id"] or "-99"]["conversion_rate"]
+    stage, currency = row["sales_stage"], CURRENCIES[row["currency_id"] or "-99"]
+    rate = currency["conversion_rate"]
     status = stage if stage in (*WON, *LOST) else "New" if stage == _STAGES[0] else "In Progress"
-    likely = (
-        DROPDOWNS["sales_probability_dom"].get(stage, "")
-        if "sales_stage" in changed and "probability" not in changed
-        else row["probability"]
-    )
-    if "sales_stage" in changed and not changed.get("probability"):
-        likely = DROPDOWNS["sales_probability_dom"].get(stage, "")
+    moved = "sales_stage" in changed and not changed.get("probability")
+    likely = DROPDOWNS["sales_probability_dom"].get(stage, "") if moved else row["probability"]
     dollars = f"{Decimal(row['amount']) / Decimal(rate):.6f}" if row["amount"] else None
-    return {**row, "sales_status": status, "probability": likely, "base_rate": rate, "amount_usdollar": dollars}
+    closes = str(round(datetime.fromisoformat(f"{row['date_closed']}T00:00:00Z").timestamp())) if row["date_closed"] else ""
+    return {
+        **row, "sales_status": status, "probability": likely, "base_rate": rate, "amount_usdollar": dollars, "date_closed_timestamp": closes,
+        "currency_name": currency["name"], "currency_symbol": currency["symbol"],
+    }  # fmt: skip
 
 
 def _table(entries: Mapping[str, Any], render: Callable[[Any], Row], indexes: Mapping[str, Column[Any]]) -> Table[Any]:
@@ -369,7 +372,8 @@ def _table(entries: Mapping[str, Any], render: Callable[[Any], Row], indexes: Ma
             lambda entry: getattr(entry, "updated", entry.created) // 1000 * 1000, lambda row: millis(row["date_modified"])
         ),
     }
-    return Table(entries, render, indexes=indexes, orders=orders)
+    keyed: Mapping[str, Column[Any]] = {"sync_key": Column(lambda _: None, lambda row: row.get("sync_key") or None)}
+    return Table(entries, render, indexes={**indexes, **keyed}, orders=orders)
 
 
 def _addresses() -> Mapping[str, Column[Profile]]:
