@@ -186,6 +186,8 @@ class SugarCRM(Adapter):
         answer, words = await asyncio.gather(api.send(request), self._words(api, kind))
         found = answer.json()
         modules, currencies = found["modules"], found.get("currencies") or {}
+        if module not in modules:
+            raise SourceForbiddenError(f"the user may not see the module {module}")
         dropdowns, labels = words.get("app_list_strings") or {}, (words.get("mod_strings") or {}).get(module) or {}
         fields = {
             name: _field(name, said, labels, dropdowns)
@@ -230,7 +232,7 @@ class SugarCRM(Adapter):
             deals = await self.read(api, of, ids, ["account_id"])
             wanted = list(dict.fromkeys(deal["account_id"] for deal in deals if deal and deal.get("account_id")))
             accounts = dict(zip(wanted, await self.read(api, kind, wanted, fields), strict=True))
-            of_each = [accounts.get(deal["account_id"]) if deal else None for deal in deals]
+            of_each = [accounts.get(deal.get("account_id", "")) if deal else None for deal in deals]
             return [Related(rows=[account] if account else []) for account in of_each]
         children = [*fields, "account_id"]
         asked = (
@@ -239,7 +241,7 @@ class SugarCRM(Adapter):
         )
         found: dict[str, list[Row]] = {}
         for row in chain.from_iterable(await asyncio.gather(*asked)):
-            found.setdefault(row["account_id"], []).append(row)
+            found.setdefault(row.get("account_id", ""), []).append(row)
         return [Related(rows=found.get(id, [])[:first], more=len(found.get(id, [])) > first) for id in ids]
 
     async def _linked(
@@ -381,7 +383,8 @@ def _second(moment: datetime | None) -> str:
 
 
 def _field(name: str, said: Row, labels: Mapping[str, str], dropdowns: Mapping[str, Any]) -> FieldMeta:
-    options = dropdowns.get(said.get("options") or "") or {}
+    listed = said.get("options")
+    options = (dropdowns.get(listed) if isinstance(listed, str) else None) or {}
     return FieldMeta(
         name=name, path=name, type="FORMULA" if said.get("calculated") else _TYPES.get(said.get("type", ""), "TEXT"),
         label=(labels.get(said.get("vname", "")) or name).rstrip(":"), custom=name.endswith("_c"),

@@ -37,6 +37,7 @@ class SugarCRM(Dialect):
     """One cloud instance."""
 
     name = "sugarcrm"
+    cuts = True
     gone = "deleted"
     objects = {"contact": "Contacts", "account": "Accounts", "deal": "Opportunities", "lead": "Leads", "owner": "Users"}
 

@@ -9,11 +9,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
-from adapters.base import Outcome, Scan
+from adapters.base import Config, Outcome, Request, Response, Scan
+from adapters.sugarcrm import SugarCRM as Adapter
+from model.errors import SourceForbiddenError
 from model.money import Money
-from model.records import Kind
+from model.records import Kind, ObjectType
 from sandbox.app import Sandbox, server
 from sandbox.faults import Fault
 from sandbox.sugarcrm import PASSWORD, PLATFORM, USERNAME, SugarCRM
@@ -192,6 +195,48 @@ def test_links_are_read_twenty_parents_a_call(sugar: Sugar) -> None:
             each.native_id for each in found[id].records if each.native_id in linked[id]
         ]
         assert (len(found[id].records), found[id].more) == (min(len(linked[id]), 1), len(linked[id]) > 1)
+
+
+class Canned:
+    """Answers by the end of the path; what it does not know is not found."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+
+    async def send(self, request: Request) -> Response:
+        known = self.answers.get(request.path.rsplit("/", 1)[-1])
+        body = orjson.dumps(known if known is not None else {"error": "not_found", "error_message": "no"})
+        answer = Response(status=200 if known is not None else 404, headers={}, body=body)
+        if (fault := SUGAR.classify(answer)) is not None:
+            raise fault
+        return answer
+
+    async def described(self, kind: Kind) -> ObjectType:
+        raise NotImplementedError
+
+
+SUGAR = Adapter(Config(source="sugar", base_url="https://crm.example"))
+
+
+async def test_an_instance_that_gives_out_no_words_is_described_by_its_keys() -> None:
+    fields = {"sales_stage": {"name": "sales_stage", "type": "enum", "options": "own_dom", "vname": "LBL_STAGE"}, "_hash": "x"}
+    api = Canned(
+        metadata={"modules": {"Opportunities": {"fields": fields}}, "currencies": []},
+        sales_stage={"": "", "Talk": "We talk", "Closed Lost": "Lost"},
+    )
+
+    meta = await SUGAR.describe(api, "deal")
+
+    assert meta.fields["sales_stage"].label == "sales_stage"
+    assert [(each.name, each.category, each.probability) for each in meta.stages.values()] == [
+        ("We talk", "OPEN", None),
+        ("Lost", "LOST", None),
+    ]
+
+
+async def test_a_module_that_the_user_may_not_see_is_forbidden() -> None:
+    with pytest.raises(SourceForbiddenError):
+        await SUGAR.describe(Canned(metadata={"modules": [], "_hash": "x"}, en_us={}), "lead")
 
 
 # ---- sessions and the limit ----
