@@ -80,8 +80,7 @@ def test_more_than_twenty_calls_a_second_are_not_answered_at_all(sugar: Instance
     sugar.sandbox.clock.advance(5)
     answered = [call() for _ in range(15)]
     with pytest.raises(httpx.RemoteProtocolError):
-        for _ in range(10):
-            call()
+        _ = [call() for _ in range(10)]
     with pytest.raises(httpx.RemoteProtocolError):
         call()
     sugar.sandbox.clock.advance(11)
