@@ -19,12 +19,17 @@ from adapters.base import (
     FindKey,
     KindFacts,
     Learned,
+    Live,
+    Outcome,
     Related,
     Request,
     Response,
     Window,
+    Write,
 )
+from adapters.writing import WriteVerb, settled
 from model.errors import (
+    DuplicateError,
     ProtocolError,
     RejectedError,
     SourceError,
@@ -36,6 +41,8 @@ from model.errors import (
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
 
 _PAGE, _SEARCH_PAGE, _QUERY = 100, 30, 512
+_LAG = 300.0  # seconds until a search shows what is new: "minutes", unverified
+_WRITTEN: frozenset[WriteVerb] = frozenset({"create", "update", "delete"})
 _EVER = "1970-01-01T00:00:00Z"  # without it only tickets of the last 30 days are listed
 _TYPES: Mapping[str, FieldType] = {
     "custom_number": "NUMBER", "custom_decimal": "NUMBER", "custom_checkbox": "BOOLEAN", "custom_date": "DATE", "custom_dropdown": "PICKLIST",
@@ -54,6 +61,10 @@ class Freshdesk(Adapter):
     evidence = "E1"
     shown_by = "tests/adapters/test_contract.py"
     auth: ClassVar[Mapping[str, Auth]] = {"basic": Basic()}  # the API key is the user, the password is anything
+    live = Live(
+        push="a rule that an administrator writes by hand, unsigned", feed="tickets by updated_since, contacts by _updated_since, to the second", deletes="lists of deleted ones",
+        why="there is no API to subscribe; rules are limited to about a thousand calls an hour",
+    )  # fmt: skip
     # Growth plan until the first answer tells better; per account.
     windows = (Window(name="minute", limit=200, period=60),)
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
@@ -68,10 +79,13 @@ class Freshdesk(Adapter):
                 "given_name": {"path": "name", "convert": "first_word"}, "family_name": {"path": "name", "convert": "rest_of_words"},
                 "title": {"path": "job_title", "convert": "text"}, "locale": "language", "account_id": {"path": "company_id", "convert": "id"},
             },
+            writes={"email": "email", "phone": "phone", "name": "name", "title": "job_title", "locale": "language"},
+            verbs=_WRITTEN, unique=frozenset({"email"}), links={"account": "company_id"}, lag=_LAG,
         ),
         "account": KindFacts(
             object="companies", custom_prefix="custom_fields.", read_batch=1,
             mapping={**_TIMES, "name": {"path": "name", "convert": "text"}, "domain": {"path": "domains", "convert": ["first", "domain"]}},
+            writes={"name": "name", "domain": "domains"}, verbs=_WRITTEN,
         ),
         "ticket": KindFacts(
             object="tickets", custom_prefix="custom_fields.", read_batch=1,
@@ -154,6 +168,29 @@ class Freshdesk(Adapter):
                 return rows
             number += 1
 
+    async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
+        """One call a record: there is no batch."""
+
+        async def one(write: Write) -> Outcome:
+            [outcome] = await settled([write], lambda _: self._written(api, kind, write))
+            return outcome
+
+        return list(await asyncio.gather(*(one(write) for write in writes)))
+
+    async def _written(self, api: Api, kind: Kind, write: Write) -> Sequence[Outcome]:
+        path = f"/api/v2/{self.kinds[kind].object}"
+        if write.verb == "delete":
+            if (
+                await self._one(api, kind, write.native_id or "") is None
+            ):  # what is in the bin may be deleted again without a word
+                return [Outcome(state="UNCHANGED", native_id=write.native_id)]
+            await api.send(Request(operation=f"{kind}.delete", method="DELETE", path=f"{path}/{write.native_id}"))
+            return [Outcome(state="APPLIED", native_id=write.native_id)]
+        method, path = ("PUT", f"{path}/{write.native_id}") if write.native_id else ("POST", path)
+        asked = Request(operation=f"{kind}.{write.verb}", method=method, path=path, json=_body(write.row), safe=write.repeatable)
+        row = (await api.send(asked)).json()
+        return [Outcome(state="APPLIED", native_id=str(row["id"]), created=method == "POST")]
+
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
             return None
@@ -174,6 +211,8 @@ class Freshdesk(Adapter):
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
             return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+        if response.status == 409:
+            return DuplicateError("another record has this key", **facts)
         return RejectedError(f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
@@ -197,6 +236,16 @@ def _queries(values: Sequence[str]) -> Iterator[str]:
         terms.append(term)
     if terms:
         yield " OR ".join(terms)
+
+
+def _body(row: Row) -> Row:
+    """Spell what is written as the API takes it: ids as numbers, domains as a list."""
+    body = dict(row)
+    if body.get("company_id") is not None:
+        body["company_id"] = int(body["company_id"])
+    if "domains" in body:
+        body["domains"] = [body["domains"]] if body["domains"] else []
+    return body
 
 
 def _field(each: Row) -> FieldMeta:

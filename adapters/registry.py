@@ -12,6 +12,9 @@ from adapters.bigcommerce import BigCommerce
 from adapters.facts import mistakes
 from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
+from adapters.magento import Magento
+from adapters.mailchimp import Mailchimp
+from adapters.marketo import Marketo
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
 from adapters.shopify import Shopify
@@ -21,7 +24,7 @@ from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, SugarCRM, Zendesk)
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Salesforce, Shopify, SugarCRM, Zendesk)
 }
 
 

@@ -19,6 +19,7 @@ class Request:
         operation: fixed words for metrics and the circuit breaker, such as "contact.read"; never an id.
         cost: what the call takes from named budget windows, such as {"search": 1}; windows marked `every_call` take 1
             by themselves.
+        form: the body's fields, URL-encoded, where the system takes those; a call has `json` or `form`.
         safe: may be sent again when its outcome is unclear: true for every read, whatever its HTTP method.
     """
 
@@ -27,6 +28,7 @@ class Request:
     method: str = "GET"
     params: Sequence[tuple[str, str]] = ()
     json: object = None
+    form: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     safe: bool = True

@@ -9,18 +9,20 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import orjson
 
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Auth, Basic, OAuth, Token
+from credentials.schemes import Auth, Basic, Encoding, Login, OAuth, OAuth1, Token
+from credentials.signing import Signing
 from model.clock import Clock
 from model.errors import ExhaustedError, GrantLostError, ProtocolError, RetriableError, SourceError
 
 EARLY = 60.0  # seconds before its end that a token is renewed
 SHORT = 180.0  # a token that lives no longer is renewed after two thirds of its life
+ENDING = 5.0  # seconds: a refused token that the vendor gives out once more is waited out when it ends within these
 REREADS, REREAD_PAUSE = 5, 0.2  # how often, and after how many seconds, a refused renewal looks for another's success
 
 
@@ -48,11 +50,11 @@ class TokenAnswer:
     fault: SourceError | None
 
 
-Exchange = Callable[[str, Mapping[str, str], Literal["form", "json"]], Awaitable[TokenAnswer]]
+Exchange = Callable[[str, Mapping[str, str], Encoding], Awaitable[TokenAnswer]]
 
 
 class Renewing(httpx.Auth):
-    """OAuth 2 with tokens that end.
+    """Tokens that end: OAuth 2, or a login.
 
     A renewal is a task of its own: a caller who gives up waiting must not cut it off between the vendor's answer, which
     may have ended the old token, and the store.
@@ -64,12 +66,13 @@ class Renewing(httpx.Auth):
     """
 
     def __init__(
-        self, scheme: OAuth, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
+        self, scheme: OAuth | Login, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
         expired: Callable[[httpx.Response], bool], clock: Clock, options: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
         self._store, self._exchange, self._expired, self._clock = store, exchange, expired, clock
-        self._extra = {name: (options or {}).get(name, usual) for name, usual in scheme.extra.items()}
+        extra = scheme.extra if isinstance(scheme, OAuth) else {}
+        self._extra = {name: (options or {}).get(name, usual) for name, usual in extra.items()}
         self._grant: Grant | None = None
         self._version = 0
         self._renewal: asyncio.Task[Grant] | None = None
@@ -77,7 +80,7 @@ class Renewing(httpx.Auth):
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         grant = self._grant
         if grant is None or self._due(grant):
-            grant = await self._renewed(grant.access_token if grant else None)
+            grant = await self._renewed(None)
         self._authorise(request, grant)
         response = yield request
         if self._expired(response):
@@ -95,7 +98,11 @@ class Renewing(httpx.Auth):
         return not grant.access_token or self._clock.now().timestamp() >= grant.expires_at - margin
 
     async def _renewed(self, failed: str | None) -> Grant:
-        """Return a grant whose access token is not `failed`, renewing it unless somebody else has or does."""
+        """Return a grant whose access token is not `failed`, renewing it unless somebody else has or does.
+
+        Args:
+            failed: the token that the system refused; None when the one at hand is just due.
+        """
         if self._grant is not None and self._grant.access_token != failed and not self._due(self._grant):
             return self._grant
         if self._renewal is None or self._renewal.done():
@@ -109,6 +116,9 @@ class Renewing(httpx.Auth):
             return grant
         try:
             answer = await self._exchanged(grant)
+            if failed is not None and answer["access_token"] == failed and (left := _lives(answer, ENDING)) < ENDING:
+                await asyncio.sleep(left)
+                answer = await self._exchanged(grant)
         except GrantLostError:
             # The token may have been used by another process a moment ago: what it stored counts.
             for _ in range(REREADS):
@@ -116,7 +126,7 @@ class Renewing(httpx.Auth):
                 if again.access_token != grant.access_token:
                     return again
                 await asyncio.sleep(REREAD_PAUSE)
-            if self._scheme.first_grant != "password" or not grant.refresh_token:
+            if not (isinstance(self._scheme, OAuth) and self._scheme.first_grant == "password" and grant.refresh_token):
                 raise
             answer = await self._exchanged(grant.changed(refresh_token=""))
         return await self._kept(grant, answer)
@@ -129,12 +139,16 @@ class Renewing(httpx.Auth):
         return self._grant
 
     async def _kept(self, grant: Grant, answer: dict[str, Any]) -> Grant:
-        """Make the new tokens durable, then use them."""
-        lives = float(answer.get("expires_in") or self._scheme.lifetime)
+        """Make the new tokens durable, then use them.
+
+        Some vendors give out the same token until it has ended: asking early is then no use, so it is renewed at its end.
+        """
+        left = _lives(answer, self._scheme.lifetime)
+        lives = 0.0 if answer["access_token"] == grant.access_token else left
         host = answer.get(self._scheme.learns_host or "") or grant.host
         renewed = grant.changed(
             access_token=str(answer["access_token"]), refresh_token=str(answer.get("refresh_token") or grant.refresh_token), lives=lives,
-            expires_at=self._clock.now().timestamp() + lives, host=str(host).rstrip("/"),
+            expires_at=self._clock.now().timestamp() + left, host=str(host).rstrip("/"),
         )  # fmt: skip
         if await self._store.save(self._workspace, self._source, renewed, version=self._version + 1):
             self._version, self._grant = self._version + 1, renewed
@@ -142,28 +156,48 @@ class Renewing(httpx.Auth):
         return await self._loaded()
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
-        said = {**self._extra, "client_id": grant.client_id or self._scheme.public_client, "client_secret": grant.client_secret}
-        if grant.refresh_token:
-            said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
-        elif self._scheme.first_grant == "password":
-            said |= {"grant_type": "password", "username": grant.username, "password": grant.password}
-        else:
-            said |= {"grant_type": "client_credentials"}
-        answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body)
+        scheme = self._scheme
+        said = {**self._extra, **_asked(scheme, grant)}
+        answer = await self._exchange(f"{self._base_url}{scheme.token_path}", said, scheme.body)
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             body = None
-        if isinstance(body, dict) and answer.status < 300 and body.get("access_token"):
-            return body
+        if answer.status < 300 and (tokens := _tokens(scheme, body)) is not None:
+            return tokens
         code = str(body.get("error") or body.get("status") or "") if isinstance(body, dict) else ""
-        if code in self._scheme.dead_grant:
+        if isinstance(scheme, OAuth) and code in scheme.dead_grant:
             raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=answer.status)
         if isinstance(answer.fault, RetriableError | ExhaustedError):
             raise answer.fault
         if not isinstance(body, dict):
             raise ProtocolError("the token endpoint answered with something its documents do not know", status=answer.status)
         raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=answer.status)
+
+
+def _asked(scheme: OAuth | Login, grant: Grant) -> dict[str, str]:
+    if isinstance(scheme, Login):
+        return {"username": grant.username, "password": grant.password}
+    said = {"client_id": grant.client_id or scheme.public_client, "client_secret": grant.client_secret}
+    if grant.refresh_token:
+        return said | {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
+    if scheme.first_grant == "password":
+        return said | {"grant_type": "password", "username": grant.username, "password": grant.password}
+    return said | {"grant_type": "client_credentials"}
+
+
+def _tokens(scheme: OAuth | Login, body: Any) -> dict[str, Any] | None:
+    """Return what was issued in OAuth's words, None when nothing was."""
+    if isinstance(scheme, Login) and scheme.token is None:
+        return {"access_token": body} if isinstance(body, str) and body else None
+    token = body.get(scheme.token if isinstance(scheme, Login) else "access_token") if isinstance(body, dict) else None
+    return {**body, "access_token": token} if token else None
+
+
+def _lives(answer: Mapping[str, Any], default: float) -> float:
+    """Return how many seconds a token that was given out is good for; 0 is an answer too."""
+    said = answer.get("expires_in")
+    return default if said in (None, "") else float(said)
 
 
 def _looked_at(renewal: "asyncio.Task[Grant]") -> None:
@@ -177,7 +211,9 @@ def flow(
     expired: Callable[[httpx.Response], bool], clock: Clock, options: Mapping[str, str] | None = None,
 ) -> httpx.Auth:  # fmt: skip
     """Return the auth flow of a source."""
-    if isinstance(scheme, OAuth):
+    if isinstance(scheme, OAuth1):
+        return Signing(scheme, grant, clock=clock)
+    if isinstance(scheme, OAuth | Login):
         return Renewing(
             scheme,
             workspace=workspace,

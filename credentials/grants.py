@@ -17,7 +17,7 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         scheme: name of one of the adapter's auth schemes.
         expires_at: of the access token, seconds since 1970.
-        lives: seconds the access token was good for when it was issued.
+        lives: seconds the access token was good for when it was issued; 0 where the vendor gives out the same one until its end.
         host: the address learned with the token, to call from then on.
         made_from: digest of the secrets as they were configured, to tell whether they changed since; tokens rotate.
     """
@@ -27,6 +27,7 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_secret: str = ""
     refresh_token: str = ""
     token: str = ""
+    token_secret: str = ""
     username: str = ""
     password: str = ""
     access_token: str = ""

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+Encoding = Literal["form", "json", "query"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
@@ -12,7 +14,7 @@ class OAuth:
     Attributes:
         token_path: below the source's base address.
         lifetime: seconds to assume where the token answer names no `expires_in`.
-        body: how the token request is encoded.
+        body: how the token request's fields are sent; "query": in the address, for those who document nothing else.
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
         first_grant: how a token comes about where there is no refresh token; "password" also begins anew when the refresh
             token has died, since the password lives on.
@@ -22,7 +24,7 @@ class OAuth:
 
     token_path: str
     lifetime: float = 3600.0
-    body: Literal["form", "json"] = "form"
+    body: Encoding = "form"
     learns_host: str | None = None
     header: str = "Authorization"
     prefix: str = "Bearer "
@@ -30,6 +32,31 @@ class OAuth:
     first_grant: Literal["client_credentials", "password"] = "client_credentials"
     public_client: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A user name and a password that are exchanged for a token which ends; a new one is had the same way.
+
+    Attributes:
+        token: the answer's field with the token; None where the whole answer is the token, a JSON string.
+        The rest is as with OAuth.
+    """
+
+    token_path: str
+    lifetime: float = 3600.0
+    body: Encoding = "json"
+    token: str | None = None
+    learns_host: str | None = None
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth1:
+    """OAuth 1.0 (RFC 5849), one-legged: every request is signed with the secrets of a client and of a token that does not end."""
+
+    method: Literal["HMAC-SHA256", "HMAC-SHA1"] = "HMAC-SHA256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,4 +74,4 @@ class Basic:
     user_suffix: str = ""
 
 
-Auth = OAuth | Token | Basic
+Auth = OAuth | Login | OAuth1 | Token | Basic

@@ -191,8 +191,8 @@ def keys_revoke(id: str) -> None:
 def sources_add(
     id: Annotated[str, typer.Argument(help="Lower-case name, such as hubspot-eu.")],
     system: Annotated[str, typer.Option()],
-    base_url: Annotated[str, typer.Option()],
     auth: Annotated[list[str], typer.Option(help="name=value, such as scheme=token and token_env=HUBSPOT_TOKEN; repeat.")],
+    base_url: Annotated[str | None, typer.Option(help="May be left out where the credentials tell it.")] = None,
     label: Annotated[str | None, typer.Option()] = None,
     region: Annotated[str, typer.Option(help="ISO country for phone numbers written nationally.")] = "US",
 ) -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
@@ -11,7 +11,7 @@ from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Auth, Basic, OAuth, Token
+from credentials.schemes import Auth, Basic, Encoding, Login, OAuth, OAuth1, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -28,6 +28,8 @@ TOKEN_WAIT = 1.0  # seconds in which a turn may be waited for and a passing fail
 NO_AUTH = httpx.Auth()  # sends requests as they are
 _NEEDED: Mapping[type, tuple[str, ...]] = {
     OAuth: ("client_id", "client_secret"),
+    OAuth1: ("client_id", "client_secret", "token", "token_secret"),
+    Login: ("username", "password"),
     Token: ("token",),
     Basic: ("username", "password"),
 }
@@ -93,10 +95,10 @@ def _exchange(http: httpx.AsyncClient, clock: Clock) -> Exchange:
     whether it is sent again or not.
     """
 
-    async def exchange(url: str, fields: Mapping[str, str], encoding: Literal["form", "json"]) -> TokenAnswer:
+    async def exchange(url: str, fields: Mapping[str, str], encoding: Encoding) -> TokenAnswer:
         asked = Request(operation="token", method="POST", path=url)
         call = Call(asked, Reading(deadline=clock.monotonic() + TOKEN_WAIT, answer_within=TOKEN_TIMEOUT))
-        body: Any = {"json": dict(fields)} if encoding == "json" else {"data": dict(fields)}
+        body: Any = {{"form": "data", "json": "json", "query": "params"}[encoding]: dict(fields)}
         answer = await http.post(url, auth=NO_AUTH, extensions={CALL: call}, **body)
         return TokenAnswer(status=answer.status_code, body=answer.content, fault=answer.extensions.get(FAULT))
 
@@ -107,8 +109,18 @@ def _expired(response: httpx.Response) -> bool:
     return isinstance(response.extensions.get(FAULT), TokenExpiredError)
 
 
-def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
-    """Return a configured source as it is stored."""
+def row_of(said: SourceSettings, *, workspace: str, rank: int, home: str | None = None) -> SourceRow:
+    """Return a configured source as it is stored.
+
+    Args:
+        home: the base address that its credentials tell (`Adapter.home`).
+
+    Raises:
+        ConfigurationError: neither they nor the settings name one.
+    """
+    base_url = said.base_url or home
+    if base_url is None:
+        raise ConfigurationError(f"sources.{said.id}.base_url is missing")
     config = {
         "region": said.region, "currency": said.currency, "options": said.options,
         **({"api_version": said.api_version} if said.api_version else {}), **({"web_url": str(said.web_url).rstrip("/")} if said.web_url else {}),
@@ -118,7 +130,7 @@ def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
         id=said.id,
         system=said.system,
         label=said.label or said.id,
-        base_url=str(said.base_url).rstrip("/"),
+        base_url=str(base_url).rstrip("/"),
         rank=rank,
         config=config,
     )

@@ -18,6 +18,7 @@ from resolvers.effects import Effects, Options, TargetOutcome, performed
 from resolvers.fanout import Fanout
 from resolvers.upserts import upserted
 from sources.source import Source
+from sources.writing import one_name
 
 _LIVE = Terms(policy="LIVE", deadline=20.0)
 _STAGES: Mapping[OrderStatus, StageCategory] = {
@@ -190,7 +191,8 @@ async def _deal(effects: Effects, source: Source, order: Order, links: dict[Kind
 
 def _known_values(source: Source, kind: Kind, said: Mapping[str, Any]) -> dict[str, Any]:
     rules = source.adapter.kinds[kind].writes
-    return {name: value for name, value in said.items() if value is not None and name in rules}
+    known = one_name({name: value for name, value in said.items() if value is not None}, None, rules)
+    return {name: value for name, value in known.items() if name in rules}
 
 
 def _unchanged(source: Source, kind: Kind, native_id: str) -> TargetOutcome:

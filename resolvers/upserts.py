@@ -18,7 +18,7 @@ from resolvers.fanout import Fanout, IncompleteError
 from resolvers.people import Customer
 from sources.source import Source
 from sources.writer import differing
-from sources.writing import RecordWrite
+from sources.writing import RecordWrite, one_name
 
 _LIVE = Terms(policy="LIVE", deadline=20.0)
 
@@ -235,7 +235,8 @@ async def _person(
     upserts = "email" in source.adapter.kinds[kind].upsert_by and bool(said.emails)
     if existing is None and source.id in failed and not upserts:
         return effects.refusal(source, kind, "UPSTREAM", "the source could not tell whether the person is there", retryable=True)
-    values = _writable(effects, source, kind, _person_values(said, existing))
+    values = one_name(_person_values(said, existing), existing, source.adapter.kinds[kind].writes)
+    values = _writable(effects, source, kind, values)
     links = _links(effects, source, {"account": said.account_id})
     return (
         await upserted(effects, source, kind, existing, values, _customs(said.custom, source), links, upserts=upserts)

@@ -17,6 +17,9 @@ from sandbox.dialect import Dialect
 from sandbox.faults import Faults
 from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
+from sandbox.magento import Magento
+from sandbox.mailchimp import Mailchimp
+from sandbox.marketo import Marketo
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
 from sandbox.sugarcrm import SugarCRM
@@ -24,7 +27,7 @@ from sandbox.world import World
 from sandbox.zendesk import Zendesk
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Salesforce, Shopify, SugarCRM, Zendesk)
+    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Salesforce, Shopify, SugarCRM, Zendesk)
 }
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -35,11 +36,13 @@ class Freshdesk(Dialect):
     """One account."""
 
     name = "freshdesk"
+    gone = "deleted"
     objects = {"contact": "contacts", "account": "companies", "ticket": "tickets"}
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
         super().__init__(world, clock, base_url=base_url)
         self._minute = RollingWindow(clock, limit=200, period=60)
+        self._last = _BEYOND * 2  # id of the record made last
         profiles = [each for each in world.profiles[self.name] if not each.deleted]
         used = {each.company for each in profiles}
         self.tables = {
@@ -70,6 +73,12 @@ class Freshdesk(Dialect):
         ]  # fmt: skip
         for kind, object in self.objects.items():
             found.append(Endpoint("GET", f"/api/v2/{object}/{{id:int}}", partial(self._one, kind)))
+            if kind != "ticket":
+                found += [
+                    Endpoint("POST", f"/api/v2/{object}", partial(self._create, kind)),
+                    Endpoint("PUT", f"/api/v2/{object}/{{id:int}}", partial(self._update, kind)),
+                    Endpoint("DELETE", f"/api/v2/{object}/{{id:int}}", partial(self._remove, kind)),
+                ]
             word = "company" if kind == "account" else kind
             found.append(Endpoint("GET", f"/api/v2/{word}_fields", partial(self._fields, kind)))
         return found
@@ -205,6 +214,61 @@ class Freshdesk(Dialect):
     async def _companies(self, request: Request) -> Response:
         return self._paged(request, sorted(self.tables["account"], key=lambda row: row["name"]))
 
+    async def _create(self, kind: str, request: Request) -> Response:
+        body = await _object(request)
+        if isinstance(body, Response):
+            return body
+        if problem := self._problem(kind, body, None):
+            return problem
+        self._last += 1
+        now = _iso(self.clock.time() * 1000)
+        if kind == "contact":
+            blank = self._contact(Profile(self._last - _BEYOND, 0, "", "", None, (), None, "", "US", 0, 0, 0, 0, 0)) | {
+                "custom_fields": {}
+            }
+        else:
+            blank = self._company(Company(self._last - _BEYOND, "", "", "", "US", 0, 0)) | {"domains": []}
+        row = {**blank, **body, "id": self._last, "created_at": now, "updated_at": now}
+        self.tables[kind].put(str(self._last), row)
+        return json_response(row, status=201)
+
+    async def _update(self, kind: str, request: Request) -> Response:
+        body, id = await _object(request), str(request.path_params["id"])
+        if isinstance(body, Response):
+            return body
+        row = self.tables[kind].get(id)
+        if row is None or row.get("deleted"):
+            return Response(status_code=404)
+        if problem := self._problem(kind, body, id):
+            return problem
+        customs = {"custom_fields": {**row["custom_fields"], **body.get("custom_fields", {})}}
+        return json_response(self.change(kind, id, {**body, **customs}))
+
+    async def _remove(self, kind: str, request: Request) -> Response:
+        return Response(status_code=204 if self.delete(kind, str(request.path_params["id"])) else 404)
+
+    def _problem(self, kind: str, body: Row, id: str | None) -> Response | None:
+        """Refuse a record as the vendor would, None when it would take it."""
+        table = self.tables[kind]
+        if id is None and not body.get("name"):
+            return _invalid("name", "It should be a/an String", "missing_field")
+        if unknown := sorted(body.keys() - _WRITABLE[kind]):
+            return _invalid(unknown[0], "Unexpected/invalid field in request", "invalid_field")
+        known = {each["name"] for each in _FIELDS[kind] if not each["default"]}
+        if unknown := sorted(body.get("custom_fields", {}).keys() - known):
+            return _invalid(unknown[0], "Unexpected/invalid field in request", "invalid_field")
+        if kind == "account":
+            same = [row for row in table if row["name"] == body.get("name") and str(row["id"]) != id]
+            return _taken("name", same[0]["id"]) if same else None
+        if id is None and not (body.keys() & {"email", "phone", "mobile", "unique_external_id"}):
+            return _invalid("email", "Please fill at least 1 of email, phone, mobile, twitter_id fields", "missing_field")
+        if not body.get("email"):
+            return None
+        if "@" not in body["email"]:
+            return _invalid("email", "It should be a valid email address.", "invalid_value")
+        same = [row for row in table.having("email", [body["email"].lower()]) if str(row["id"]) != id and not row.get("deleted")]
+        return _taken("email", same[0]["id"]) if same else None
+
     async def _search(self, request: Request) -> Response:
         said = request.query_params
         try:
@@ -286,6 +350,36 @@ _FIELDS: Mapping[str, list[Row]] = {
         {"id": 8, "name": "cf_orders", "label": "Orders", "type": "custom_number", "default": False},
     ],
 }  # fmt: skip
+
+
+_WRITABLE: Mapping[str, frozenset[str]] = {
+    "contact": frozenset({
+        "name", "email", "phone", "mobile", "twitter_id", "unique_external_id", "other_emails", "company_id", "view_all_tickets", "other_companies", "address",
+        "custom_fields", "description", "job_title", "language", "tags", "time_zone",
+    }),
+    "account": frozenset({"name", "custom_fields", "description", "domains", "note", "health_score", "account_tier", "renewal_date", "industry"}),
+}  # fmt: skip
+
+
+async def _object(request: Request) -> Row | Response:
+    """Return the fields of a body, or the refusal of what is none."""
+    try:
+        body = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict) or not body:
+        return json_response({"code": "invalid_json", "message": "Request body has invalid json format"}, status=400)
+    return body
+
+
+def _taken(field: str, id: int) -> Response:
+    error = {
+        "field": field,
+        "additional_info": {"user_id": id},
+        "message": "It should be a unique value",
+        "code": "duplicate_value",
+    }
+    return json_response({"description": "Validation failed", "errors": [error]}, status=409)
 
 
 def _fits(row: Row, term: Term) -> bool:

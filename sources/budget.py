@@ -183,6 +183,8 @@ class LocalBudget:
             self._held = (until, error)
         if error.retry_after is None:
             for name in self._every:
+                if name in self._parallel:
+                    continue  # its level is what is not in flight: lowered, it would never come back
                 tokens = self._windows[name]
                 tokens.level = min(tokens.level, 0.0)
                 tokens.pace = max(tokens.pace / 2, 0.05)

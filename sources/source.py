@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -434,12 +435,13 @@ class _Api:
     async def send(self, request: Request) -> Response:
         source = self._source
         base = source.adapter.config.base_url
+        body, kind = _body(request)
         sent = source._client.build_request(  # noqa: SLF001 - the other half of Source
             request.method,
             request.path if "://" in request.path else base + request.path,
             params=list(request.params) or None,
-            content=orjson.dumps(request.json) if request.json is not None else None,
-            headers={**({"content-type": "application/json"} if request.json is not None else {}), **request.headers},
+            content=body,
+            headers={**({"content-type": kind} if kind else {}), **request.headers},
             extensions={CALL: Call(request, self._reading)},
         )
         answer = await source._client.send(sent, auth=source._auth)  # noqa: SLF001
@@ -450,6 +452,15 @@ class _Api:
 
     async def described(self, kind: Kind) -> ObjectType:
         return await self._source.described(kind, self._reading)
+
+
+def _body(request: Request) -> tuple[bytes | None, str | None]:
+    """Return the body of a request and its media type."""
+    if request.form:
+        return urlencode(request.form).encode(), "application/x-www-form-urlencoded"
+    if request.json is not None:
+        return orjson.dumps(request.json), "application/json"
+    return None, None
 
 
 def _keys(record: Record | None, key: FindKey) -> tuple[str, ...]:

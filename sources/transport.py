@@ -13,6 +13,7 @@ import httpx
 
 from adapters.base import Adapter
 from adapters.wire import Request, Response
+from credentials.signing import SIGN
 from model.clock import Clock
 from model.errors import (
     ExhaustedError,
@@ -69,6 +70,8 @@ class Retry(httpx.AsyncBaseTransport):
                     raise fault
                 return response
             await asyncio.sleep(pause)
+            if (sign := request.extensions.get(SIGN)) is not None:
+                sign(request)
         raise AssertionError("unreachable")
 
     def _pause(self, fault: RetriableError, attempt: int) -> float:

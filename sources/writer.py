@@ -6,7 +6,7 @@ the system, asked plainly, has no such record.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,6 +35,7 @@ SETTLED = 60.0  # seconds after which what a system does not have will not appea
 LEASE = 90.0  # seconds one request may work under its key
 _SKEW = timedelta(seconds=120)  # clocks of systems differ from ours
 _LOOKED_THROUGH = 500  # newest records that a lost create is looked for among
+Begun = tuple[RecordWrite, datetime]  # a write, and when it was entered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,21 +142,16 @@ class Writer:
         if any(row.digest != digest for row in known.values()):
             raise ConflictError("this idempotency key was used for another request; take a new one")
         found = {step: Written.read(row.outcome) for step, row in known.items() if row.outcome is not None}
-        sending = {step: write for step, write in writes.items() if step not in known}
-        for step, row in known.items():
-            if step not in found:  # begun, and perhaps carried out
-                outcome = await self._looked_up(source, kind, writes[step], row.begun_at, reading)
-                if outcome is None:
-                    sending[step] = writes[step]
-                else:
-                    found[step] = Written.of(outcome)
+        begun = {step: (writes[step], row.begun_at) for step, row in known.items() if step not in found}
+        seen = await self._looked_up(source, kind, begun, reading)
+        found |= {step: Written.of(outcome) for step, outcome in seen.items() if outcome is not None}
+        sending = {step: write for step, write in writes.items() if step not in found}
         began = self._clock.now()
         outcomes = dict(zip(sending, await source.write(kind, list(sending.values()), reading), strict=True))
-        for step, outcome in outcomes.items():
-            if outcome.state == "UNKNOWN":
-                seen = await self._looked_up(source, kind, sending[step], began, reading)
-                outcome = seen if seen is not None and seen.state != "UNKNOWN" else outcome
-            found[step] = Written.of(outcome)
+        unclear = {step: (sending[step], began) for step, outcome in outcomes.items() if outcome.state == "UNKNOWN"}
+        seen = await self._looked_up(source, kind, unclear, reading)
+        outcomes |= {step: outcome for step, outcome in seen.items() if outcome is not None and outcome.state != "UNKNOWN"}
+        found |= {step: Written.of(outcome) for step, outcome in outcomes.items()}
         await self._kept(key, {step: each for step, each in found.items() if not each.replayed}, reading)
         return {step: found[step] for step in writes}
 
@@ -168,54 +164,83 @@ class Writer:
         if undone:
             await self.ledger.forget(self.workspace, key, undone)
 
-    # ---- what became of a write that was perhaps carried out ----
+    # ---- what became of writes that were perhaps carried out ----
 
     async def _looked_up(
-        self, source: Source, kind: Kind, write: RecordWrite, since: datetime, reading: Reading
-    ) -> Outcome | None:
-        """Return the outcome as the system shows it, None when the write may be sent (again)."""
-        try:
-            if write.verb == "create":
-                return await self._created(source, kind, write, since, reading)
-            if write.verb == "delete":
-                gone = (await source.read(kind, [write.native_id or ""], fields=(), reading=_live(reading))).value
-                return None if any(gone.values()) else Outcome(state="APPLIED", native_id=write.native_id)
-            if write.verb == "upsert":
-                return None
-            return await self._updated(source, kind, write, reading)
-        except SourceError as error:
-            return Outcome(state="UNKNOWN", native_id=write.native_id, error=error)
+        self, source: Source, kind: Kind, asked: Mapping[str, Begun], reading: Reading
+    ) -> dict[str, Outcome | None]:
+        """Return the outcomes as the system shows them, by step; None where the write may be sent (again)."""
+        seen: dict[str, Outcome | None] = {}
+        for look, verbs in ((self._changes, {"update", "delete"}), (self._creates, {"create", "upsert"})):
+            some = {step: each for step, each in asked.items() if each[0].verb in verbs}
+            try:
+                seen |= await look(source, kind, some, reading) if some else {}
+            except SourceError as error:
+                seen |= {
+                    step: Outcome(state="UNKNOWN", native_id=write.native_id, error=error) for step, (write, _) in some.items()
+                }
+        return seen
 
-    async def _updated(self, source: Source, kind: Kind, write: RecordWrite, reading: Reading) -> Outcome | None:
-        names = [*write.values, *(f"custom.{key}" for key in write.custom)]
-        found = (await source.read(kind, [write.native_id or ""], fields=names, reading=_live(reading))).value
-        record = next(iter(found.values()))
-        if record is None:
-            return Outcome(state="REJECTED", error=RejectedError("the record is not there any more", status=404))
-        meta = await source.described(kind, reading) if write.needs_metadata else None
-        if says(record, write, meta):
-            return Outcome(state="APPLIED", native_id=write.native_id)
-        return None  # sent with the version that was named, it is refused if something else was written since
+    async def _changes(
+        self, source: Source, kind: Kind, asked: Mapping[str, Begun], reading: Reading
+    ) -> dict[str, Outcome | None]:
+        writes = [write for write, _ in asked.values()]
+        names = {name for write in writes for name in (*write.values, *(f"custom.{key}" for key in write.custom))}
+        ids = [write.native_id or "" for write in writes]
+        found = (await source.read(kind, ids, fields=sorted(names), reading=_live(reading))).value
+        meta = await self._meta(source, kind, writes, reading)
+        seen: dict[str, Outcome | None] = {}
+        for step, (write, _) in asked.items():
+            record = found[write.native_id or ""]
+            if record is None and write.verb == "update":
+                error = RejectedError("the record is not there any more", status=404)
+                seen[step] = Outcome(state="REJECTED", error=error)
+            elif record is None or (write.verb == "update" and says(record, write, meta)):
+                seen[step] = Outcome(state="APPLIED", native_id=write.native_id)
+            else:  # sent with the version that was named, it is refused if something else was written since
+                seen[step] = None
+        return seen
 
-    async def _created(self, source: Source, kind: Kind, write: RecordWrite, since: datetime, reading: Reading) -> Outcome | None:
+    async def _creates(
+        self, source: Source, kind: Kind, asked: Mapping[str, Begun], reading: Reading
+    ) -> dict[str, Outcome | None]:
         facts = source.adapter.kinds[kind]
-        meta = await source.described(kind, reading) if write.needs_metadata else None
-        names = [*write.values, "created_at"]
-        email = write.values.get("email")
-        if source.finds(kind, "email") and isinstance(email, str):
-            records = (await source.find(kind, "email", [email], fields=names, reading=_live(reading))).value[email]
+        names = sorted({name for write, _ in asked.values() for name in write.values} | {"created_at"})
+        emails = [write.values.get("email") for write, _ in asked.values()]
+        if source.finds(kind, "email") and all(isinstance(each, str) for each in emails):
+            by_email = (
+                await source.find(kind, "email", [str(each) for each in emails], fields=names, reading=_live(reading))
+            ).value
+            records = [record for some in by_email.values() for record in some]
         elif source.orders(kind, "created"):
-            records = await self._newest(source, kind, since, names, reading)
+            records = await self._newest(source, kind, min(since for _, since in asked.values()), names, reading)
         else:
             error = UnsupportedError("its outcome is not known, and the system cannot be searched for it")
-            return Outcome(state="UNKNOWN", error=error)
-        ours = [each for each in records if _is_new(each, since) and says(each, write, meta)]
-        if ours:
-            return Outcome(state="APPLIED", native_id=ours[0].native_id, created=True)
-        age = (self._clock.now() - since).total_seconds()
-        if age >= SETTLED + facts.lag:
-            return None
-        return Outcome(state="UNKNOWN", error=RejectedError("its outcome is not known yet; ask again with the same key"))
+            return {step: Outcome(state="UNKNOWN", error=error) for step in asked}
+        meta = await self._meta(source, kind, [write for write, _ in asked.values()], reading)
+        taken: set[str] = set()
+        seen: dict[str, Outcome | None] = {}
+        for step, (write, since) in asked.items():
+            ours = [
+                each
+                for each in records
+                if each.native_id not in taken and says(each, write, meta) and (write.verb == "upsert" or _is_new(each, since))
+            ]
+            age = (self._clock.now() - since).total_seconds()
+            if ours:
+                taken.add(ours[0].native_id)
+                created = True if write.verb == "create" else None
+                seen[step] = Outcome(state="APPLIED", native_id=ours[0].native_id, created=created)
+            elif age >= SETTLED + facts.lag:
+                seen[step] = None
+            else:
+                seen[step] = Outcome(
+                    state="UNKNOWN", error=RejectedError("its outcome is not known yet; ask again with the same key")
+                )
+        return seen
+
+    async def _meta(self, source: Source, kind: Kind, writes: Iterable[RecordWrite], reading: Reading) -> ObjectType | None:
+        return await source.described(kind, reading) if any(write.needs_metadata for write in writes) else None
 
     async def _newest(self, source: Source, kind: Kind, since: datetime, names: Sequence[str], reading: Reading) -> list[Record]:
         """Return the records created since, the newest first, as far as they are looked through."""

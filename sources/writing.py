@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from adapters.base import KindFacts
 from adapters.writing import Outcome, Write, WriteVerb
+from mapping.convert import joined
 from mapping.native import Spelling, native, plant
 from model.errors import RejectedError, SourceError, UnsupportedError
 from model.money import Money
-from model.records import FieldMeta, Kind, ObjectType, Stage
+from model.records import FieldMeta, Kind, ObjectType, Record, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,15 @@ def stage_named(said: str, meta: ObjectType | None) -> Stage | None:
         if (found := next((each for each in stages if matches(each)), None)) is not None:
             return found
     return None
+
+
+def one_name(values: Mapping[str, Any], existing: Record | None, rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with given and family name in one, for a system that keeps only that; what is not said stays."""
+    parts = ("given_name", "family_name")
+    if "name" not in rules or "family_name" in rules or not any(part in values for part in parts):
+        return dict(values)
+    whole = joined([values.get(part, getattr(existing, part, None)) for part in parts])
+    return {name: value for name, value in values.items() if name not in parts} | {"name": whole}
 
 
 def _custom(key: str, value: Any, meta: ObjectType | None) -> tuple[str, Any] | Mistake:

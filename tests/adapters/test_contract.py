@@ -31,6 +31,8 @@ SYSTEMS = sorted(ADAPTERS)
 KINDS = [(system, kind) for system in SYSTEMS for kind in ADAPTERS[system].kinds if kind not in {"owner", "marketing_event"}]
 READ = [(system, kind) for system, kind in KINDS if ADAPTERS[system].kinds[kind].read_batch]
 LISTED = [(system, kind) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() if facts.orders]
+ORDERED = [(system, kind, order) for system, kind in LISTED for order in sorted(ADAPTERS[system].kinds[kind].orders)]
+CHANGED = [(system, kind) for system, kind, order in ORDERED if order == "updated"]
 RELATED = [(system, of, kind) for system in SYSTEMS for of, kind in sorted(ADAPTERS[system].relations)]
 FOUND = [
     (system, kind, key) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() for key in sorted(facts.find)
@@ -90,9 +92,10 @@ async def ids_of(vendors: Vendors, source: Source, kind: Kind) -> list[str]:
 
 
 async def walked(
-    source: Source, kind: Kind, *, sizes: list[int], order: Any = "created", descending: bool = False, **span: Any
+    source: Source, kind: Kind, *, sizes: list[int], order: Any = None, descending: bool = False, **span: Any
 ) -> list[tuple[Position, str]]:
-    """Return (place, native id) of every row, taken in pages whose sizes go round."""
+    """Return (place, native id) of every row, taken in pages whose sizes go round; by default in the first order there is."""
+    order = order or min(source.adapter.kinds[kind].orders)
     found: list[tuple[Position, str]] = []
     after = None
     for turn in range(10_000):
@@ -125,8 +128,7 @@ def test_describe_tells_fields_under_stable_names(vendors: Vendors, system: str,
 
 
 @pytest.mark.parametrize("descending", [False, True])
-@pytest.mark.parametrize("order", ["created", "updated"])
-@pytest.mark.parametrize(("system", "kind"), LISTED)
+@pytest.mark.parametrize(("system", "kind", "order"), ORDERED)
 def test_scan_keeps_one_total_order(vendors: Vendors, system: str, kind: Kind, order: Any, descending: bool) -> None:
     found = vendors.run(system, lambda source: walked(source, kind, sizes=[40], order=order, descending=descending))
 
@@ -148,7 +150,7 @@ def test_scan_in_pages_of_any_size_gives_the_same_rows(vendors: Vendors, system:
     check()
 
 
-@pytest.mark.parametrize(("system", "kind"), LISTED)
+@pytest.mark.parametrize(("system", "kind"), CHANGED)
 def test_scan_of_a_span_of_changes_leaves_out_the_rest(vendors: Vendors, system: str, kind: Kind) -> None:
     async def work(source: Source) -> tuple[list[tuple[Position, str]], list[tuple[Position, str]], datetime, datetime]:
         everything = await walked(source, kind, sizes=[500], order="updated")

@@ -12,13 +12,14 @@ import pytest
 
 from credentials.flows import Fixed, Renewing, TokenAnswer
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Basic, OAuth, Token
+from credentials.schemes import Basic, Login, OAuth, Token
 from credentials.vault import Vault
 from model.errors import GrantLostError, UnavailableError
 from store.credentials import CredentialRows
 from store.database import Database
 from tests.clocks import ManualClock
 
+OAUTH = OAuth(token_path="/token")
 FIRST = {"scheme": "oauth", "client_id": "app", "client_secret": "s", "refresh_token": "refresh-0"}
 
 
@@ -52,10 +53,10 @@ class World:
         self.vendor, self.clock = vendor, clock
         self.grants = GrantStore(CredentialRows(database), Vault([b"k" * 32]))
 
-    def client(self, vendor: Any = None) -> httpx.AsyncClient:
+    def client(self, vendor: Any = None, scheme: OAuth | Login = OAUTH) -> httpx.AsyncClient:
         """Return a client with a flow of its own, as each process has one."""
         auth = Renewing(
-            OAuth(token_path="/token"), workspace="default", source="a", base_url="https://vendor.example", store=self.grants,
+            scheme, workspace="default", source="a", base_url="https://vendor.example", store=self.grants,
             exchange=(vendor or self.vendor).exchange, expired=lambda response: response.status_code == 401, clock=self.clock,
         )  # fmt: skip
         return httpx.AsyncClient(base_url="https://vendor.example", auth=auth, transport=httpx.MockTransport(self.vendor.answer))
@@ -140,6 +141,77 @@ async def test_a_refused_token_is_renewed_once_and_the_request_repeated(tmp_path
     assert made.vendor.exchanges == 2
 
 
+class Repeating:
+    """Gives out the same token until it has ended, with the seconds left, as Marketo does."""
+
+    def __init__(self, clock: ManualClock, *, left: float) -> None:
+        self.clock, self.ends = clock, clock.now().timestamp() + left
+        self.exchanges, self.tokens, self.calls = 0, 1, 0
+
+    async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+        self.exchanges += 1
+        left = self.ends - self.clock.now().timestamp()
+        if left <= 0:
+            self.tokens, self.ends, left = self.tokens + 1, self.ends + 3600, left + 3600
+        body = {"access_token": f"access-{self.tokens}", "expires_in": int(left)}
+        return TokenAnswer(status=200, body=orjson.dumps(body), fault=None)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.calls += 1
+        alive = self.clock.now().timestamp() < self.ends
+        return httpx.Response(200 if alive and request.headers["authorization"] == f"Bearer access-{self.tokens}" else 401)
+
+
+async def test_a_token_that_is_given_out_till_its_end_is_asked_for_again_at_its_end_only(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        vendor = Repeating(made.clock, left=3600)
+        async with made.client(vendor) as client:
+            client._transport = httpx.MockTransport(vendor.answer)
+            await client.get("/x")
+            for _ in range(59):  # the last minute but one second
+                made.clock.advance(1 if vendor.exchanges > 1 else 3541)
+                await client.get("/x")
+            early = vendor.exchanges
+            made.clock.advance(1)
+            await client.get("/x")
+
+    assert (early, vendor.exchanges, vendor.tokens) == (2, 3, 2)
+
+
+async def test_a_token_with_no_second_left_is_not_taken_for_one_that_lives_long(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        vendor = Repeating(made.clock, left=0.9)
+        async with made.client(vendor) as client:
+            client._transport = httpx.MockTransport(vendor.answer)
+            await client.get("/x")
+            made.clock.advance(1)
+            await client.get("/x")
+
+    assert (vendor.exchanges, vendor.tokens) == (2, 2)
+    assert vendor.calls == 2, "neither went out with a token that had ended"
+
+
+async def test_a_refused_token_that_is_given_out_once_more_is_waited_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        said = iter([("old", 3600), ("old", 0.05), ("new", 3600)])
+
+        class Vendor:
+            exchanges = 0
+
+            async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+                Vendor.exchanges += 1
+                token, left = next(said)
+                body = orjson.dumps({"access_token": token, "expires_in": left})
+                return TokenAnswer(status=200, body=body, fault=None)
+
+        made.vendor.access = "new"
+        async with made.client(Vendor()) as client:
+            answer = await client.get("/x")
+
+    assert answer.status_code == 200
+    assert (made.vendor.seen, Vendor.exchanges) == (["Bearer old", "Bearer new"], 3)
+
+
 async def test_a_restart_goes_on_with_the_rotated_token(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         async with made.client() as client:
@@ -170,6 +242,44 @@ async def test_an_outage_of_the_token_endpoint_is_not_a_lost_grant(tmp_path: Pat
         answer = await client.get("/x")
 
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer"),
+    [
+        (Login(token_path="/login", lifetime=3600), b'"{token}"'),
+        (Login(token_path="/login", token="session"), b'{"session":"{token}","expires_in":3600}'),
+    ],
+)
+async def test_a_login_exchanges_its_password_again_when_the_token_ends(tmp_path: Path, scheme: Login, answer: bytes) -> None:
+    said: list[tuple[str, Mapping[str, str], str]] = []
+
+    class Desk(Vendor):
+        async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+            said.append((url, fields, encoding))
+            self.access = f"access-{len(said)}"
+            return TokenAnswer(status=200, body=answer.replace(b"{token}", self.access.encode()), fault=None)
+
+    async with world(tmp_path) as made:
+        made.vendor = Desk()
+        await made.grants.save("default", "a", Grant.of({"scheme": "login", "username": "ada", "password": "p"}), version=2)
+        async with made.client(scheme=scheme) as client:
+            answers = [await client.get("/x"), await client.get("/x")]
+            made.clock.advance(3600)
+            answers.append(await client.get("/x"))
+
+    assert {each.status_code for each in answers} == {200}
+    assert said == [("https://vendor.example/login", {"username": "ada", "password": "p"}, "json")] * 2
+
+
+async def test_a_refused_password_is_a_lost_grant(tmp_path: Path) -> None:
+    class Desk(Vendor):
+        async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+            return TokenAnswer(status=401, body=b'{"message":"incorrect"}', fault=None)
+
+    async with world(tmp_path) as made, made.client(Desk(), Login(token_path="/login")) as client:
+        with pytest.raises(GrantLostError, match="refused our credentials"):
+            await client.get("/x")
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,17 @@ async def test_a_place_in_flight_is_given_back_when_the_call_ends(make: Make) ->
     await waiting
 
 
+async def test_a_place_in_flight_is_not_lost_to_a_pause_of_unknown_length(make: Make) -> None:
+    budget = make(Window(name="parallel", limit=2, kind="parallel"))
+    await budget.acquire({}, lane="interactive", deadline=soon())
+    budget.release()
+
+    await budget.hold(ThrottledError("too many at once"))
+
+    for _ in range(2):
+        await budget.acquire({}, lane="interactive", deadline=soon(3))
+
+
 async def test_a_cancelled_waiter_takes_nothing(make: Make) -> None:
     budget = make(Window(name="all", limit=1, period=0.2))
     await budget.acquire({}, lane="interactive", deadline=soon())

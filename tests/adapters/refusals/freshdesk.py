@@ -1,7 +1,15 @@
 """How Freshdesk refuses, and what its answers say of budgets."""
 
 from adapters.base import Learned
-from model.errors import ProtocolError, RejectedError, SourceForbiddenError, ThrottledError, TokenExpiredError, UnavailableError
+from model.errors import (
+    DuplicateError,
+    ProtocolError,
+    RejectedError,
+    SourceForbiddenError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+)
 from tests.adapters.refusals.answers import HTML, Heard, Refusals, answer
 
 REFUSALS: Refusals = [
@@ -14,7 +22,7 @@ REFUSALS: Refusals = [
         RejectedError,
         None,
     ),
-    (answer(409, {"description": "Validation failed", "errors": [{"code": "duplicate_value"}]}), RejectedError, None),
+    (answer(409, {"description": "Validation failed", "errors": [{"code": "duplicate_value"}]}), DuplicateError, None),
     (answer(404), RejectedError, None),
     (answer(404, HTML), ProtocolError, None),
     (answer(500, HTML), UnavailableError, None),
