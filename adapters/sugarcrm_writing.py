@@ -3,6 +3,7 @@
 From the Sugar Developer Guide (`/bulk`, `/<module>` POST, PUT and DELETE, `/<module>/:record/link`, API exceptions). Sugar itself compares the
 time of the last change on an update (`X-TIMESTAMP`, whole seconds, so two changes within one second look the same), which goes out
 as a call of its own: that a bulk call hands the header on is not documented. A delete has no such comparison: the record is read just before.
+So are addresses, whose list is written whole: one that somebody adds in between is lost.
 """
 
 import asyncio
@@ -86,11 +87,7 @@ class Writer:
         """Return the body of each write, or its outcome where nothing is to be sent for it."""
         looked_at = [each.native_id for each in writes if each.native_id and _needs_the_row(each)]
         try:
-            rows = (
-                await self._sugar.read(api, kind, looked_at, ["date_modified", "email"] if kind != "deal" else ["date_modified"])
-                if looked_at
-                else []
-            )
+            rows = await self._sugar.read(api, kind, looked_at, ["email"] if any("email" in each.row for each in writes) else [])
             money = any(CURRENCY in each.row for each in writes)
             codes = (await api.described(kind)).fields["currency_id"].options if money else {}
         except SourceError as error:  # nothing was sent
