@@ -116,9 +116,9 @@ class Pipedrive(Adapter):
             mapping={
                 **_TIMES,
                 "email": {"path": "emails[primary=True].value", "convert": "email"},
-                "emails": {"paths": ["emails[primary=True].value", "emails"], "convert": ["pluck:value", "emails"]},
+                "emails": {"paths": ["emails[primary=True].value", "emails"], "convert": ["entries:value,primary", "emails"]},
                 "phone": {"path": "phones[primary=True].value", "convert": "phone"},
-                "phones": {"paths": ["phones[primary=True].value", "phones"], "convert": ["pluck:value", "phones"]},
+                "phones": {"paths": ["phones[primary=True].value", "phones"], "convert": ["entries:value,primary", "phones"]},
                 "name": {"path": "name", "convert": "text"}, "given_name": {"path": "first_name", "convert": "text"},
                 "family_name": {"path": "last_name", "convert": "text"}, "title": {"path": "job_title", "convert": "text"},
                 "account_id": {"path": "org_id", "convert": "id"},

@@ -19,6 +19,7 @@ from adapters.pipedrive import Pipedrive
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
 from adapters.shopify import Shopify
+from adapters.sugarcrm import SugarCRM
 from adapters.zendesk import Zendesk
 from adapters.zoho import Zoho
 from model.errors import ConfigurationError
@@ -26,7 +27,20 @@ from model.errors import ConfigurationError
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
     each.name: each
-    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk, Zoho)
+    for each in (
+        BigCommerce,
+        Freshdesk,
+        HubSpot,
+        Magento,
+        Mailchimp,
+        Marketo,
+        Pipedrive,
+        Salesforce,
+        Shopify,
+        SugarCRM,
+        Zendesk,
+        Zoho,
+    )
 }
 
 

@@ -62,14 +62,17 @@ class Renewing(httpx.Auth):
     Args:
         exchange: sends a token request (address, fields, encoding) under the source's budget and a deadline of its own.
         expired: tells from an answer that the token was not accepted (status alone does not tell).
+        options: the source's own, for what `scheme.extra` names.
     """
 
     def __init__(
         self, scheme: OAuth | Login, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
-        expired: Callable[[httpx.Response], bool], clock: Clock,
+        expired: Callable[[httpx.Response], bool], clock: Clock, options: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
         self._store, self._exchange, self._expired, self._clock = store, exchange, expired, clock
+        extra = scheme.extra if isinstance(scheme, OAuth) else {}
+        self._extra = {name: (options or {}).get(name, usual) for name, usual in extra.items()}
         self._grant: Grant | None = None
         self._version = 0
         self._renewal: asyncio.Task[Grant] | None = None
@@ -123,7 +126,9 @@ class Renewing(httpx.Auth):
                 if again.access_token != grant.access_token:
                     return again
                 await asyncio.sleep(REREAD_PAUSE)
-            raise
+            if not (isinstance(self._scheme, OAuth) and self._scheme.first_grant == "password" and grant.refresh_token):
+                raise
+            answer = await self._exchanged(grant.changed(refresh_token=""))
         return await self._kept(grant, answer)
 
     async def _loaded(self) -> Grant:
@@ -152,7 +157,8 @@ class Renewing(httpx.Auth):
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
         scheme = self._scheme
-        answer = await self._exchange(f"{self._base_url}{scheme.token_path}", _asked(scheme, grant), scheme.body)
+        said = {**self._extra, **_asked(scheme, grant)}
+        answer = await self._exchange(f"{self._base_url}{scheme.token_path}", said, scheme.body)
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
@@ -172,9 +178,11 @@ class Renewing(httpx.Auth):
 def _asked(scheme: OAuth | Login, grant: Grant) -> dict[str, str]:
     if isinstance(scheme, Login):
         return {"username": grant.username, "password": grant.password}
-    said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
+    said = {"client_id": grant.client_id or scheme.public_client, "client_secret": grant.client_secret}
     if grant.refresh_token:
         return said | {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
+    if scheme.first_grant == "password":
+        return said | {"grant_type": "password", "username": grant.username, "password": grant.password}
     return said | {"grant_type": "client_credentials"}
 
 
@@ -200,7 +208,7 @@ def _looked_at(renewal: "asyncio.Task[Grant]") -> None:
 
 def flow(
     scheme: Auth, grant: Grant, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
-    expired: Callable[[httpx.Response], bool], clock: Clock,
+    expired: Callable[[httpx.Response], bool], clock: Clock, options: Mapping[str, str] | None = None,
 ) -> httpx.Auth:  # fmt: skip
     """Return the auth flow of a source."""
     if isinstance(scheme, OAuth1):
@@ -215,5 +223,6 @@ def flow(
             exchange=exchange,
             expired=expired,
             clock=clock,
+            options=options,
         )
     return Fixed(scheme, grant)

@@ -1,6 +1,7 @@
 """What an adapter declares about how its system authorises calls."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Encoding = Literal["form", "json", "query", "basic"]
@@ -16,6 +17,10 @@ class OAuth:
         body: how the token request's fields are sent; "query": in the address, for those who document nothing else; "basic": as a form,
             the client beside it as HTTP Basic (RFC 6749, 2.3.1).
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
+        first_grant: how a token comes about where there is no refresh token; "password" also begins anew when the refresh
+            token has died, since the password lives on.
+        public_client: the client id that the vendor has for everybody, where a source needs none of its own.
+        extra: what each token request says besides, such as {"platform": "…"}; a source's option of that name wins.
     """
 
     token_path: str
@@ -25,6 +30,9 @@ class OAuth:
     header: str = "Authorization"
     prefix: str = "Bearer "
     dead_grant: frozenset[str] = frozenset({"invalid_grant"})  # `error` (or `status`) values that end a grant
+    first_grant: Literal["client_credentials", "password"] = "client_credentials"
+    public_client: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

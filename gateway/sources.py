@@ -11,7 +11,7 @@ from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Basic, Encoding, Login, OAuth, OAuth1, Token
+from credentials.schemes import Auth, Basic, Encoding, Login, OAuth, OAuth1, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -82,7 +82,7 @@ class Opener:
             client=http,
             auth=flow(
                 scheme, found[1], workspace=row.workspace, source=row.id, base_url=row.base_url, store=self._grants,
-                exchange=_exchange(http, self._clock), expired=_expired, clock=self._clock,
+                exchange=_exchange(http, self._clock), expired=_expired, clock=self._clock, options=config.get("options", {}),
             ),
             budget=budget, cache=self._cache, clock=self._clock, state=row.state, reason=row.reason,  # type: ignore[arg-type]
         )  # fmt: skip
@@ -154,7 +154,15 @@ def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Gra
     if scheme is None:
         raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")
     secrets = said.auth.secrets()
-    for name in _NEEDED[type(scheme)]:
+    for name in _needed(scheme):
         if not secrets.get(name):
             raise ConfigurationError(f"sources.{said.id}.auth.{name} is missing")
     return Grant.of(secrets)
+
+
+def _needed(scheme: Auth) -> tuple[str, ...]:
+    """Return the secrets without which a scheme cannot authorise anything."""
+    if not isinstance(scheme, OAuth):
+        return _NEEDED[type(scheme)]
+    client = () if scheme.public_client else _NEEDED[OAuth]
+    return (*client, "username", "password") if scheme.first_grant == "password" else client

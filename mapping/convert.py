@@ -113,14 +113,15 @@ def _flat(values: Any) -> Iterable[Any]:
     return (inner for value in values for inner in _flat(value))
 
 
-def _pluck(key: str) -> Converter:
-    """[{"value": "a", …}, "b"] → ["a", "b"]"""
+def _entries(argument: str) -> Converter:
+    """entries:a,main of [{"a": 1}, {"a": 2, "main": true}] → [2, 1]: one value of each entry, those of flagged entries first."""
+    name, _, flag = argument.partition(",")
 
-    def pluck(value: Any) -> list[Any]:
-        found = (each.get(key) if isinstance(each, Mapping) else each for each in _flat(value))
-        return [each for each in found if each is not None]
+    def entries(value: Any) -> list[Any]:
+        found = [each for each in _flat(value) if isinstance(each, Mapping) and each.get(name) not in (None, "")]
+        return [each[name] for each in sorted(found, key=lambda each: not (flag and boolean(each.get(flag))))]
 
-    return pluck
+    return entries
 
 
 def _split(separator: str) -> Converter:
@@ -175,7 +176,7 @@ CONVERTERS: Mapping[str, Callable[[str, str], Converter]] = {
     "first_word": _plain(first_word),
     "rest_of_words": _plain(rest_of_words),
     "join": _plain(joined),
-    "pluck": lambda argument, _region: _pluck(argument),
+    "entries": lambda argument, _region: _entries(argument),
     "split": lambda argument, _region: _split(argument or ";"),
     "email": _plain(lambda value: normal_email(str(value))),
     "emails": _plain(emails),

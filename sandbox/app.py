@@ -23,13 +23,27 @@ from sandbox.marketo import Marketo
 from sandbox.pipedrive import Pipedrive
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
+from sandbox.sugarcrm import SugarCRM
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
 from sandbox.zoho import Zoho
 
 DIALECTS: Mapping[str, type[Dialect]] = {
     each.name: each
-    for each in (BigCommerce, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Pipedrive, Salesforce, Shopify, Zendesk, Zoho)
+    for each in (
+        BigCommerce,
+        Freshdesk,
+        HubSpot,
+        Magento,
+        Mailchimp,
+        Marketo,
+        Pipedrive,
+        Salesforce,
+        Shopify,
+        SugarCRM,
+        Zendesk,
+        Zoho,
+    )
 }
 
 

@@ -103,8 +103,10 @@ class Guard(httpx.AsyncBaseTransport):
         try:
             call.reading.calls.sent += 1
             response, body = await self._sent(request, self._limit(call.reading))
-        except SourceError:
+        except SourceError as error:
             self._breaker.failed(operation)
+            if isinstance(error, NetworkError) and (pause := self._adapter.pause_when_cut) is not None:
+                await self._budget.hold(ThrottledError("cut the line, as it does when it is called too often", retry_after=pause))
             raise
         except BaseException:
             self._breaker.abandoned(operation)

@@ -142,7 +142,7 @@ async def soak(system: str, folder: Path, clock: WarpClock) -> None:
         assert sandbox.dialects[system].live("contact") == before + len(new) - len(gone)
         named = (await source.read("contact", known[DELETED:], fields=["family_name"], reading=reading(clock))).value
         assert {record.family_name for record in named.values() if record is not None} == {"Soaked"}  # type: ignore[attr-defined]
-        assert watch.throttled > 0
+        assert watch.throttled > 0 or source.adapter.pause_when_cut is not None
         assert watch.early == 0, f"{watch.early} of {watch.calls} calls came before a stated wait was over"
 
 
