@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adapters.base import Adapter
 from adapters.bigcommerce import BigCommerce
+from adapters.dynamics import Dynamics
 from adapters.facts import mistakes
 from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
@@ -29,6 +30,7 @@ ADAPTERS: Mapping[str, type[Adapter]] = {
     each.name: each
     for each in (
         BigCommerce,
+        Dynamics,
         Freshdesk,
         HubSpot,
         Magento,

@@ -101,7 +101,7 @@ class SugarCRM(Adapter):
         # ends the first. Newer releases know registered platforms only: `options.platform` names the one that was registered.
         "password": OAuth(
             token_path="/rest/v10/oauth2/token", body="json", header="OAuth-Token", prefix="", first_grant="password",
-            public_client="sugar", extra={"platform": "c360_integration"},
+            public_client="sugar", fields={"platform": "{platform}"}, defaults={"platform": "c360_integration"},
         ),
     }  # fmt: skip
     # The cloud allows 20 calls a second and then blocks the address without an answer, for how long is not said: this stays well below.

@@ -60,19 +60,17 @@ class Renewing(httpx.Auth):
     may have ended the old token, and the store.
 
     Args:
+        scheme: of this source (`OAuth.at`).
         exchange: sends a token request (address, fields, encoding) under the source's budget and a deadline of its own.
         expired: tells from an answer that the token was not accepted (status alone does not tell).
-        options: the source's own, for what `scheme.extra` names.
     """
 
     def __init__(
         self, scheme: OAuth | Login, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
-        expired: Callable[[httpx.Response], bool], clock: Clock, options: Mapping[str, str] | None = None,
+        expired: Callable[[httpx.Response], bool], clock: Clock,
     ) -> None:  # fmt: skip
         self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
         self._store, self._exchange, self._expired, self._clock = store, exchange, expired, clock
-        extra = scheme.extra if isinstance(scheme, OAuth) else {}
-        self._extra = {name: (options or {}).get(name, usual) for name, usual in extra.items()}
         self._grant: Grant | None = None
         self._version = 0
         self._renewal: asyncio.Task[Grant] | None = None
@@ -157,8 +155,9 @@ class Renewing(httpx.Auth):
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
         scheme = self._scheme
-        said = {**self._extra, **_asked(scheme, grant)}
-        answer = await self._exchange(f"{self._base_url}{scheme.token_path}", said, scheme.body)
+        path = scheme.token_path
+        address = path if "://" in path else self._base_url + path
+        answer = await self._exchange(address, _asked(scheme, grant), scheme.body)
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
@@ -178,7 +177,7 @@ class Renewing(httpx.Auth):
 def _asked(scheme: OAuth | Login, grant: Grant) -> dict[str, str]:
     if isinstance(scheme, Login):
         return {"username": grant.username, "password": grant.password}
-    said = {"client_id": grant.client_id or scheme.public_client, "client_secret": grant.client_secret}
+    said = {"client_id": grant.client_id or scheme.public_client, "client_secret": grant.client_secret, **scheme.fields}
     if grant.refresh_token:
         return said | {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
     if scheme.first_grant == "password":
@@ -208,7 +207,7 @@ def _looked_at(renewal: "asyncio.Task[Grant]") -> None:
 
 def flow(
     scheme: Auth, grant: Grant, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
-    expired: Callable[[httpx.Response], bool], clock: Clock, options: Mapping[str, str] | None = None,
+    expired: Callable[[httpx.Response], bool], clock: Clock,
 ) -> httpx.Auth:  # fmt: skip
     """Return the auth flow of a source."""
     if isinstance(scheme, OAuth1):
@@ -223,6 +222,5 @@ def flow(
             exchange=exchange,
             expired=expired,
             clock=clock,
-            options=options,
         )
     return Fixed(scheme, grant)

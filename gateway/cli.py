@@ -62,7 +62,13 @@ def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, se
     world = vendors.Sandbox(people=people, seed=seed)
     address = f"http://127.0.0.1:{sandbox_port}"
     connected = [
-        {"id": name, "system": name, "base_url": dialect.address(address), "auth": dict(dialect.demo_auth())}
+        {
+            "id": name,
+            "system": name,
+            "base_url": dialect.address(address),
+            "auth": dict(dialect.demo_auth()),
+            "options": dict(dialect.demo_options(address)),
+        }
         for name, dialect in world.dialects.items()
     ]
     with ExitStack() as stack:

@@ -76,13 +76,15 @@ class Opener:
             budget = self._budgets[account] = self._budget(adapter.windows, account=":".join(account))
         guard = Guard(self._network, adapter=adapter, budget=budget, breaker=Breaker(self._clock), clock=self._clock)
         scheme = adapter.auth[found[1].scheme]
+        if isinstance(scheme, OAuth):
+            scheme = _placed(scheme, row.id, row.base_url, config.get("options", {}))
         http = client(Retry(guard, clock=self._clock, rng=self._rng))
         return Source(
             workspace=row.workspace, id=row.id, label=row.label, rank=row.rank, adapter=adapter,
             client=http,
             auth=flow(
                 scheme, found[1], workspace=row.workspace, source=row.id, base_url=row.base_url, store=self._grants,
-                exchange=_exchange(http, self._clock), expired=_expired, clock=self._clock, options=config.get("options", {}),
+                exchange=_exchange(http, self._clock), expired=_expired, clock=self._clock,
             ),
             budget=budget, cache=self._cache, clock=self._clock, state=row.state, reason=row.reason,  # type: ignore[arg-type]
         )  # fmt: skip
@@ -139,6 +141,13 @@ def row_of(said: SourceSettings, *, workspace: str, rank: int, home: str | None 
     )
 
 
+def _placed(scheme: OAuth, source: str, base_url: str, options: Mapping[str, str]) -> OAuth:
+    try:
+        return scheme.at(base_url, options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"sources.{source}.options: {error.message}") from None
+
+
 def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Grant:
     """Return the credentials a source was configured with.
 
@@ -153,6 +162,8 @@ def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Gra
     scheme = adapter_class.auth.get(said.auth.scheme)
     if scheme is None:
         raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")
+    if isinstance(scheme, OAuth):
+        _placed(scheme, said.id, str(said.base_url).rstrip("/"), said.options)
     secrets = said.auth.secrets()
     for name in _needed(scheme):
         if not secrets.get(name):

@@ -14,6 +14,7 @@ from sandbox.certificate import self_signed
 from sandbox.clock import SandboxClock
 from sandbox.control import control_routes
 from sandbox.dialect import Dialect
+from sandbox.dynamics import Dynamics
 from sandbox.faults import Faults
 from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
@@ -32,6 +33,7 @@ DIALECTS: Mapping[str, type[Dialect]] = {
     each.name: each
     for each in (
         BigCommerce,
+        Dynamics,
         Freshdesk,
         HubSpot,
         Magento,

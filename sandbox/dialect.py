@@ -243,6 +243,10 @@ class Dialect:
         """Return the auth settings with which a source reaches this sandbox: `scheme` and its secrets."""
         raise NotImplementedError
 
+    def demo_options(self, sandbox: str) -> Mapping[str, str]:
+        """Return the further options that a source needs to reach this system in a sandbox at that address."""
+        return {}
+
     def truth(self, person: Person) -> list[dict[str, Any]]:
         """Return how this system knows a person: native id, spellings, state; contacts first, then leads."""
         found = []

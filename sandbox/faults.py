@@ -88,9 +88,12 @@ class Faults:
 
 
 class _Cut(Response):
-    """Announces the whole body, sends half of it, and drops the line."""
+    """Announces the whole body, sends half of it, and drops the line; without a body it drops the line at once."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.body:
+            _abort(scope)
+            return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body[: len(self.body) // 2], "more_body": True})
         _abort(scope)

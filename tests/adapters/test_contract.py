@@ -45,6 +45,8 @@ PLAIN: dict[str, list[str]] = {
     "marketing_event": ["event", "raw_kind", "at"],
 }  # fmt: skip
 
+NOBODY = {"email": "nobody@example.invalid", "phone": "+15550000000", "domain": "nobody.invalid"}
+
 
 @dataclass(frozen=True, slots=True)
 class Vendors:
@@ -75,7 +77,7 @@ class Vendors:
 
 @pytest.fixture(scope="module")
 def vendors() -> Iterator[Vendors]:
-    sandbox = Sandbox(people=100)
+    sandbox = Sandbox(people=110)
     with served(server(sandbox)) as address, TemporaryDirectory() as folder:
         yield Vendors(sandbox, address, Path(folder))
 
@@ -206,7 +208,7 @@ def test_find_gives_exactly_the_records_that_carry_the_value(vendors: Vendors, s
             one, several = (getattr(record, name, ()) for name in (key, f"{key}s"))
             for value in {one, *several} - {None}:
                 carriers.setdefault(value, set()).add(record.native_id)
-        asked = [*carriers, {"email": "nobody@example.invalid", "phone": "+15550000000", "domain": "nobody.invalid"}[key]]
+        asked = [*carriers, NOBODY[key]]
         answer = await source.find(kind, key, asked, fields=PLAIN[kind], reading=reading())
         return carriers, {value: {record.native_id for record in records} for value, records in answer.value.items()}
 

@@ -22,7 +22,8 @@ from store.database import Database
 from tests.clocks import ManualClock
 
 SCHEME = OAuth(
-    token_path="/token", body="json", header="OAuth-Token", prefix="", first_grant="password", public_client="shared", extra={"platform": "usual"}
+    token_path="/token", body="json", header="OAuth-Token", prefix="", first_grant="password", public_client="shared",
+    fields={"platform": "{platform}"}, defaults={"platform": "usual"},
 )  # fmt: skip
 SECRETS = {"scheme": "password", "username": "ada", "password": "correct"}
 
@@ -54,8 +55,8 @@ async def client(folder: Path, vendor: Vendor, clock: ManualClock, **options: st
     grants = GrantStore(CredentialRows(database), Vault([b"k" * 32]))
     await grants.save("default", "a", Grant.of(SECRETS), version=1)
     auth = Renewing(
-        SCHEME, workspace="default", source="a", base_url="https://vendor.example", store=grants, exchange=vendor.exchange,
-        expired=lambda response: response.status_code == 401, clock=clock, options=options,
+        SCHEME.at("https://vendor.example", options), workspace="default", source="a", base_url="https://vendor.example", store=grants, exchange=vendor.exchange,
+        expired=lambda response: response.status_code == 401, clock=clock,
     )  # fmt: skip
     try:
         async with httpx.AsyncClient(

@@ -14,6 +14,7 @@ SYSTEMS = sorted(DIALECTS)
 # A cheap call of each system with its credentials, and one it refuses without.
 CALLS: dict[str, tuple[str, str, dict[str, str]]] = {
     "bigcommerce": ("GET", "/bigcommerce/stores/c360demo/v3/customers?limit=1", {"x-auth-token": "bigcommerce-demo-token"}),
+    "dynamics": ("GET", "/dynamics/api/data/v9.2/WhoAmI", {}),
     "freshdesk": ("GET", "/freshdesk/api/v2/agents/me", {"authorization": "Basic ZnJlc2hkZXNrLWRlbW8ta2V5Olg="}),
     "hubspot": ("GET", "/hubspot/crm/v3/objects/contacts?limit=1", {"authorization": "Bearer pat-na1-demo"}),
     "mailchimp": ("GET", "/mailchimp/3.0/lists", {"authorization": "Bearer 0123456789abcdef0123456789abcdef-us19"}),
@@ -177,6 +178,7 @@ def test_a_record_is_changed_and_deleted_as_a_user_of_the_vendor_would(
     path = f"/_control/records/{system}/contact/{sandbox.dialects[system].native('contact', profile.id)}"
     field = {
         "bigcommerce": "first_name",
+        "dynamics": "firstname",
         "freshdesk": "name",
         "hubspot": "firstname",
         "magento": "firstname",

@@ -34,6 +34,7 @@ ROUNDS = 40  # how often the same key asks again; each is minutes apart
 FAULTS = (
     Fault(system="*", fault="throttle", seconds=3, times=1),  # the odds below may spare a system that needs few calls
     Fault(system="*", fault="throttle", seconds=3, rate=0.02),
+    Fault(system="*", fault="throttle", seconds=3, times=1),  # large batches make few calls: one of them at least
     Fault(system="*", fault="status", status=503, rate=0.01),
     Fault(system="*", fault="reset", rate=0.01),
     Fault(system="*", fault="truncate", rate=0.01),
