@@ -124,7 +124,7 @@ class Writer:
         return said
 
     async def _tied(self, api: Api, kind: Kind, writes: Sequence[Write], outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Tie the rows that were written. One that is written and not tied is UNKNOWN: neither all is done nor nothing."""
+        """Tie the rows that were written. One that is not tied is REJECTED, and says if it was written all the same."""
         after = list(outcomes)
         for other in {other for each in writes for other in each.links}:
             wanted = [
@@ -137,12 +137,17 @@ class Writer:
                 faults = await self._tie(api, kind, other, [pair for _, pair in some])
                 for at, pair in some:
                     if (error := faults[pair]) is not None:
-                        alone = not writes[at].row.get("properties")
-                        after[at] = replace(after[at], state=failed(error).state if alone else "UNKNOWN", error=error)
+                        written = "written, but " if writes[at].row.get("properties") else ""
+                        told = (
+                            RejectedError(f"{written}not tied to its {other}", status=400)
+                            if isinstance(error, RejectedError)
+                            else error
+                        )
+                        after[at] = replace(after[at], state="REJECTED", error=told)
         return after
 
     async def _tie(self, api: Api, kind: Kind, other: Kind, pairs: Sequence[Pair]) -> dict[Pair, SourceError | None]:
-        """Add default associations; return what is wrong with each, None where it stands."""
+        """Add default associations, which may be done twice; return what is wrong with each, None where it stands."""
         path = f"{self._associations}/{self._names[kind]}/{self._names[other]}/batch/associate/default"
         body = {"inputs": [{"from": {"id": one}, "to": {"id": two}} for one, two in pairs]}
         try:
@@ -150,7 +155,7 @@ class Writer:
         except SourceError as error:
             return dict.fromkeys(pairs, error)
         done = {(str(each["from"]["id"]), str(each["to"]["id"])) for each in answer["results"]}
-        refused = RejectedError(f"not tied to its {other}", status=next((400 for _ in answer.get("errors") or ()), None))
+        refused = RejectedError("refused", status=400)
         return {pair: None if pair in done else refused for pair in pairs}
 
 

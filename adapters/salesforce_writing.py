@@ -3,7 +3,7 @@
 From the REST API guide: sObject collections, conditional request headers, and the reference of OpportunityContactRole. An update with a
 version sends `If-Unmodified-Since`, a weak comparison: the vendor compares whole seconds of LastModifiedDate, so a second change
 within the same second, or one that automation made, goes unseen. DELETE heeds no condition, so there the version is read before.
-A value that is of no type that its field takes refuses the whole collection, which is halved until the culprit stands alone.
+A deal is made together with its roles, in a graph. A value that is of no type that its field takes refuses the whole collection, which is halved until the culprit stands alone.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from model.errors import (
 )
 from model.records import Kind, Row
 
+_GRAPHS = 14  # in one request: after more failures than that the vendor does not begin the others
 _COLLECTION, _ID = 200, re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
 ROLES = "OpportunityContactRole"  # what a deal is tied to a contact by: one row for each (deal, contact)
 _DUPLICATES = frozenset({"DUPLICATE_VALUE", "DUPLICATES_DETECTED", "DUPLICATE_EXTERNAL_ID"})
@@ -55,7 +56,8 @@ class Writer:
         self._today = today
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
-        """ceil(rows / 200) calls for each verb, one for each update with a version; deals one more for their roles, two where they were there before."""
+        """ceil(rows / 200) calls for each verb, one for each update with a version; deals with contacts ceil(rows / 14), or two
+        more where they were there before."""
         # Ids stand in addresses and queries: what is not shaped like one is no record, and is not sent.
         outcomes = {at: _gone(each) for at, each in enumerate(writes) if each.native_id and not _ID.fullmatch(each.native_id)}
 
@@ -67,7 +69,11 @@ class Writer:
             return batches([at for at, each in enumerate(writes) if at not in outcomes and wanted(each)], size)
 
         await asyncio.gather(
-            *(part(self._create, some) for some in those(lambda each: each.verb == "create")),
+            *(part(self._create, some) for some in those(lambda each: each.verb == "create" and not each.links.get("contact"))),
+            *(
+                part(self._create_with_roles, some)
+                for some in those(lambda each: each.verb == "create" and bool(each.links.get("contact")), _GRAPHS)
+            ),
             *(part(self._update, some) for some in those(lambda each: each.verb == "update" and each.if_version is None)),
             *(
                 part(self._update_unchanged, some)
@@ -79,6 +85,36 @@ class Writer:
 
     async def _create(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         return await self._collection(api, kind, "POST", writes)
+
+    async def _create_with_roles(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
+        """One graph for each deal: it is made with its roles or not at all."""
+        records = await self._records(api, kind, writes)
+        graphs = [
+            {"graphId": str(at), "compositeRequest": self._graph(kind, each, row)}
+            for at, (each, row) in enumerate(zip(writes, records, strict=True))
+            if not isinstance(row, Outcome)
+        ]
+        outcomes = {at: row for at, row in enumerate(records) if isinstance(row, Outcome)}
+        if graphs:
+            path = f"{self._root}/composite/graph"
+            request = Request(operation=f"{kind}.create", method="POST", path=path, json={"graphs": graphs}, safe=False)
+            for each in (await api.send(request)).json()["graphs"]:
+                outcomes[int(each["graphId"])] = _of_graph(each)
+        silent = failed(ProtocolError("the answer does not name the record"))
+        return [outcomes.get(at, silent) for at in range(len(writes))]
+
+    def _graph(self, kind: Kind, write: Write, record: Row) -> list[Row]:
+        """Return the deal, and a role for each contact, the first one primary."""
+        values = {name: value for name, value in record.items() if name != "attributes"}
+        roles = [
+            {"OpportunityId": "@{deal.id}", "ContactId": contact, "IsPrimary": nth == 0}
+            for nth, contact in enumerate(dict.fromkeys(write.links["contact"]))
+        ]
+        sent = [("deal", self._names[kind], values), *((f"role{nth}", ROLES, role) for nth, role in enumerate(roles))]
+        return [
+            {"method": "POST", "url": f"{self._root}/sobjects/{name}", "referenceId": reference, "body": body}
+            for reference, name, body in sent
+        ]
 
     async def _update(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """Rows that only tie records have nothing to update."""
@@ -167,32 +203,26 @@ class Writer:
     # ---- roles ----
 
     async def _tied(self, api: Api, kind: Kind, writes: Sequence[Write], outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Give deals their contacts. One that is written and not tied is UNKNOWN: neither all is done nor nothing."""
+        """Give deals that were there before their contacts. One that is not tied is REJECTED, and says if it was changed all the same."""
         after = list(outcomes)
         ours = [
             at
             for at, each in enumerate(writes)
-            if kind == "deal" and each.links.get("contact") and outcomes[at].state == "APPLIED"
+            if kind == "deal" and each.verb == "update" and each.links.get("contact") and outcomes[at].state == "APPLIED"
         ]
         for some in batches(ours, _COLLECTION):
-            new = {str(outcomes[at].native_id) for at in some if writes[at].verb == "create"}
-            faults = await self._roles(api, {str(outcomes[at].native_id): writes[at].links["contact"] for at in some}, new)
+            faults = await self._roles(api, {str(writes[at].native_id): writes[at].links["contact"] for at in some})
             for at in some:
-                if (error := faults.get(str(outcomes[at].native_id))) is not None:
-                    alone = not writes[at].row
-                    after[at] = replace(after[at], state=failed(error).state if alone else "UNKNOWN", error=error)
+                if (error := faults.get(str(writes[at].native_id))) is not None:
+                    after[at] = replace(after[at], state="REJECTED", error=untied(error, written=bool(writes[at].row)))
         return after
 
-    async def _roles(self, api: Api, wanted: Mapping[str, Sequence[str]], new: set[str]) -> dict[str, SourceError]:
-        """Make the roles that are not there yet; return what went wrong by deal. The first contact is primary where no other is.
-
-        Args:
-            new: deals that were just made, which have no roles.
-        """
-        listed = ", ".join(f"'{id}'" for id in wanted if id not in new)
+    async def _roles(self, api: Api, wanted: Mapping[str, Sequence[str]]) -> dict[str, SourceError]:
+        """Make the roles that are not there yet; return what went wrong by deal. The first contact is primary where no other is."""
+        listed = ", ".join(f"'{id}'" for id in wanted)
         soql = f"SELECT OpportunityId, ContactId, IsPrimary FROM {ROLES} WHERE OpportunityId IN ({listed})"
         try:
-            there = await self._query(api, "deal.roles", soql) if listed else []
+            there = await self._query(api, "deal.roles", soql)
         except SourceError as error:
             return dict.fromkeys(wanted, error)
         tied = {(each["OpportunityId"], each["ContactId"]) for each in there}
@@ -223,6 +253,14 @@ class Writer:
                 if not result["success"]:
                     faults[str(each["OpportunityId"])] = refusal(_code(result), status=400)
         return faults
+
+
+def untied(error: SourceError, *, written: bool) -> SourceError:
+    """Return why a record is not tied. Where it will not do later either, the message says what was done all the same."""
+    if not isinstance(error, RejectedError):
+        return error  # to be asked again: a tie that is there already is not made twice
+    said = f"written, but not tied: {error.upstream_code}" if written else f"not tied: {error.upstream_code}"
+    return RejectedError(said, status=error.status, upstream_code=error.upstream_code)
 
 
 def refusal(code: str, *, status: int) -> SourceError:
@@ -260,6 +298,19 @@ def _outcome(write: Write, result: Row, references: Sequence[str]) -> Outcome:
         else refusal(code, status=400)
     )
     fields = tuple(str(name) for each in result["errors"] for name in each.get("fields") or ())
+    return Outcome(state="CONFLICT" if isinstance(error, DuplicateError) else "REJECTED", error=error, fields=fields)
+
+
+def _of_graph(graph: Row) -> Outcome:
+    """Return what became of a deal that was made with its roles: the first node that failed for a reason of its own tells why not."""
+    nodes = graph["graphResponse"]["compositeResponse"]
+    if graph["isSuccessful"]:
+        return Outcome(state="APPLIED", native_id=next(node["body"]["id"] for node in nodes if node["referenceId"] == "deal"))
+    refused = [(node["referenceId"], said) for node in nodes if isinstance(node["body"], list) for said in node["body"]]
+    nobody: tuple[str, Row] = ("", {})
+    reference, culprit = next(((of, said) for of, said in refused if said.get("errorCode") != "PROCESSING_HALTED"), nobody)
+    error = refusal(str(culprit.get("errorCode") or "UNKNOWN"), status=400)
+    fields = tuple(str(name) for name in culprit.get("fields") or ()) if reference == "deal" else ()
     return Outcome(state="CONFLICT" if isinstance(error, DuplicateError) else "REJECTED", error=error, fields=fields)
 
 

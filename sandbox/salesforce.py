@@ -35,6 +35,7 @@ from sandbox.salesforce_fields import (
     described,
     listed,
 )
+from sandbox.salesforce_graph import Graphs
 from sandbox.salesforce_queries import Queries
 from sandbox.salesforce_writing import Writing
 from sandbox.table import Field as Column
@@ -128,6 +129,7 @@ class Salesforce(Dialect):
             Endpoint("GET", f"{root}/sobjects/{{object}}/{{field}}/{{value:path}}", self._get_by_external_id),
             Endpoint("POST", f"{root}/composite/sobjects/{{object}}", self._collection),
             Endpoint("POST", f"{root}/composite/batch", self._batch),
+            Endpoint("POST", f"{root}/composite/graph", Graphs(self._writing).answer),
             *self._writing.endpoints(),
         ]
 

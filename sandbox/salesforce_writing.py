@@ -6,7 +6,8 @@ may be saved. Two validation rules stand for an administrator's.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -53,7 +54,7 @@ class Writing:
     def __init__(self, clock: SandboxClock, tables: Mapping[str, Table[Any]]) -> None:
         self._clock, self._tables = clock, tables
         self._last = 70_000_000_000
-        self._journal: list[tuple[str, str, Row | None]] = []  # (object, id, the row before) of one collection
+        self._journal: list[tuple[str, str, Row | None]] = []  # (object, id, the row before) of one transaction
 
     def endpoints(self) -> list[Endpoint]:
         root = f"/services/data/{VERSION}"
@@ -148,18 +149,19 @@ class Writing:
             raise Refusal(
                 400, "EXCEEDED_ID_LIMIT", f"record limit reached. cannot submit more than {_COLLECTION} records into this call"
             )
-        self._journal.clear()
         results: list[Row] = []
-        for each in records:
-            try:
-                results.append(write(each))
-            except Refusal as refusal:
-                if refusal.code == "JSON_PARSER_ERROR":
-                    raise
-                results.append(refusal.of_record)
+        with self.transaction() as undo:
+            for each in records:
+                try:
+                    results.append(write(each))
+                except Refusal as refusal:
+                    if refusal.code == "JSON_PARSER_ERROR":
+                        undo()
+                        raise
+                    results.append(refusal.of_record)
+            if all_or_none and not all(each["success"] for each in results):
+                undo()
         if all_or_none and not all(each["success"] for each in results):
-            for name, id, before in reversed(self._journal):
-                self._tables[name].remove(id) if before is None else self._tables[name].put(id, before)
             message = "Record rolled back because not all records were valid and the request was using AllOrNone header"
             rolled = Refusal(400, "ALL_OR_NONE_OPERATION_ROLLED_BACK", message).of_record
             results = [rolled if each["success"] else each for each in results]
@@ -167,8 +169,24 @@ class Writing:
 
     # ---- what is done to rows ----
 
+    @contextmanager
+    def transaction(self) -> Iterator[Callable[[], None]]:
+        """Give a function that takes back what was kept since."""
+        self._journal.clear()
+
+        def undo() -> None:
+            for name, id, before in reversed(self._journal):
+                if before is None:
+                    self._tables[name].remove(id)
+                else:
+                    self._tables[name].put(id, before)
+
+        yield undo
+
     def insert(self, name: str, given: Row, *, allow: bool) -> str:
         """Keep a new record; return its id."""
+        if name not in REQUIRED:
+            raise Refusal(404, "NOT_FOUND", "The requested resource does not exist")
         values = self._checked(name, given, before=None)
         self._unlike(name, values, allow=allow)
         self._last += 1

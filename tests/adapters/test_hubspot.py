@@ -12,7 +12,7 @@ from adapters.base import Adapter, Api, Config, Outcome, Request, Response, Writ
 from adapters.hubspot import HubSpot
 from adapters.hubspot_kinds import KINDS
 from mapping.native import native, spellings
-from model.errors import DuplicateError, UnavailableError
+from model.errors import DuplicateError, ExhaustedError, UnavailableError
 from model.money import Money
 from sandbox.faults import Fault
 from sandbox.hubspot_answers import millis
@@ -156,7 +156,7 @@ def test_a_contact_moves_to_a_company_by_association(portal: Lent) -> None:
     assert row["properties"]["associatedcompanyid"] == ids[0]
 
 
-def test_what_is_written_but_not_tied_is_told_as_unknown(portal: Lent) -> None:
+def test_what_is_written_but_not_tied_says_so(portal: Lent) -> None:
     [person] = portal.write("contact", create("contact", email="loose@links.example"))
 
     [outcome] = portal.write(
@@ -164,7 +164,21 @@ def test_what_is_written_but_not_tied_is_told_as_unknown(portal: Lent) -> None:
     )
 
     [row] = portal.read("contact", person.native_id or "", fields=("properties.jobtitle",))
-    assert (outcome.state, outcome.native_id, row["properties"]["jobtitle"]) == ("UNKNOWN", person.native_id, "Tied?")
+    assert (outcome.state, str(outcome.error)) == ("REJECTED", "written, but not tied to its account")
+    assert (outcome.native_id, row["properties"]["jobtitle"]) == (person.native_id, "Tied?")
+
+
+def test_a_tie_that_got_no_answer_may_be_asked_for_again(portal: Lent) -> None:
+    [person] = portal.write("contact", create("contact", email="tie@again.example"))
+    write = Write(verb="update", native_id=person.native_id, row=of("contact", title="x"), links={"account": [company(portal)]})
+
+    number = portal.sandbox.faults.add(Fault(system="hubspot", path="*/associate/default", fault="exhaust"))
+    [first] = portal.write("contact", write)
+    portal.sandbox.faults.remove(number)
+    [second] = portal.write("contact", write)
+
+    assert (first.state, second.state) == ("REJECTED", "APPLIED")
+    assert isinstance(first.error, ExhaustedError)
 
 
 def test_a_new_record_with_a_tie_to_nobody_is_not_made(portal: Lent) -> None:

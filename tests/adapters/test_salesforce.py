@@ -152,13 +152,49 @@ def test_accounts_are_found_by_their_domain_wherever_it_stands_in_the_address(or
     assert sorted(row["Id"] for row in rows) == sorted(each.native_id or "" for each in made)
 
 
-def test_a_deal_that_is_made_but_not_tied_is_told_as_unknown_with_its_id(org: Lent) -> None:
-    [outcome] = org.write(
-        "deal", create("deal", {"contact": [NOBODY]}, name="Half", stage="Prospecting", close_date=date(2026, 1, 1))
+def test_a_deal_is_made_with_all_of_its_roles_or_not_at_all(org: Lent) -> None:
+    values = {"stage": "Prospecting", "close_date": date(2026, 1, 1)}
+    people = contacts(org)[:2]
+    org.sandbox.dialects["salesforce"].calls.clear()
+    before = org.sandbox.dialects["salesforce"].live("deal")
+
+    half, whole, unnamed = org.write(
+        "deal",
+        create("deal", {"contact": [people[0], NOBODY]}, name="Half", **values),
+        create("deal", {"contact": people}, name="Whole", **values),
+        create("deal", {"contact": people}, **values),
     )
 
-    assert (outcome.state, outcome.error and outcome.error.upstream_code) == ("UNKNOWN", "INVALID_CROSS_REFERENCE_KEY")
-    assert org.read("deal", outcome.native_id or "")[0] is not None
+    assert (half.state, half.native_id, half.error and half.error.upstream_code) == (
+        "REJECTED",
+        None,
+        "INVALID_CROSS_REFERENCE_KEY",
+    )
+    assert whole.state == "APPLIED"
+    assert (unnamed.state, unnamed.fields) == ("REJECTED", ("Name",))
+    assert org.sandbox.dialects["salesforce"].live("deal") == before + 1
+    assert org.sandbox.dialects["salesforce"].calls["POST /services/data/v60.0/composite/graph"] == 1
+
+
+def test_many_failed_deals_keep_no_other_from_being_made(org: Lent) -> None:
+    values = {"name": "Many", "stage": "Prospecting", "close_date": date(2026, 1, 1)}
+    people = contacts(org)[:1]
+
+    outcomes = org.write("deal", *(create("deal", {"contact": [NOBODY] if n < 20 else people}, **values) for n in range(24)))
+
+    assert told(outcomes) == [("REJECTED", "VALIDATION")] * 20 + [("APPLIED", None)] * 4
+
+
+def test_a_deal_that_is_changed_but_not_tied_says_so(org: Lent) -> None:
+    [made] = org.write("deal", create("deal", name="Loose", stage="Prospecting", close_date=date(2026, 1, 1)))
+
+    both = org.write("deal", update(made.native_id, "deal", {"contact": [NOBODY]}, name="Renamed"))
+    alone = org.write("deal", update(made.native_id, "deal", {"contact": [NOBODY]}))
+
+    assert [(each.state, str(each.error)) for each in (*both, *alone)] == [
+        ("REJECTED", "written, but not tied: INVALID_CROSS_REFERENCE_KEY"), ("REJECTED", "not tied: INVALID_CROSS_REFERENCE_KEY"),
+    ]  # fmt: skip
+    assert org.read("deal", made.native_id or "", fields=("Name",))[0]["Name"] == "Renamed"
 
 
 def test_only_the_version_that_is_named_is_updated(org: Lent) -> None:
@@ -323,6 +359,19 @@ def test_all_or_none_rolls_back(http: httpx.Client) -> None:
         "REQUIRED_FIELD_MISSING",
     ]
     assert count == 0
+
+
+def test_more_than_fourteen_failed_graphs_halt_the_rest(http: httpx.Client) -> None:
+    def graph(n: int, **values: str) -> dict[str, Any]:
+        node = {"method": "POST", "url": "/services/data/v60.0/sobjects/Account", "referenceId": "a", "body": values}
+        return {"graphId": str(n), "compositeRequest": [node]}
+
+    graphs = http.post("/composite/graph", json={"graphs": [*(graph(n) for n in range(16)), graph(16, Name="Late")]}).json()[
+        "graphs"
+    ]
+
+    codes = [each["graphResponse"]["compositeResponse"][0]["body"][0]["errorCode"] for each in graphs]
+    assert codes == ["REQUIRED_FIELD_MISSING"] * 15 + ["PROCESSING_HALTED"] * 2
 
 
 def test_an_upsert_goes_by_an_external_id_only(http: httpx.Client) -> None:
