@@ -229,6 +229,8 @@ class Adapter:
     kinds: ClassVar[Mapping[Kind, KindFacts]]
     relations: ClassVar[frozenset[tuple[Kind, Kind]]] = frozenset()  # (of, kind): what `related` can serve
     windows: ClassVar[tuple[Window, ...]] = ()
+    # Seconds for which nobody calls after a connection failed, at systems that block in place of answering "too many"; None: others.
+    pause_when_cut: ClassVar[float | None] = None
     auth: ClassVar[Mapping[str, Auth]]  # by the name used in `sources[].auth.scheme`
     evidence: ClassVar[str] = "E0"  # the highest level that a test shows, see docs/systems.md
     shown_by: ClassVar[str] = ""  # that test

@@ -16,16 +16,33 @@ from adapters.hubspot import HubSpot
 from adapters.magento import Magento
 from adapters.mailchimp import Mailchimp
 from adapters.marketo import Marketo
+from adapters.pipedrive import Pipedrive
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
 from adapters.shopify import Shopify
+from adapters.sugarcrm import SugarCRM
 from adapters.zendesk import Zendesk
+from adapters.zoho import Zoho
 from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
     each.name: each
-    for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Salesforce, Shopify, Zendesk)
+    for each in (
+        BigCommerce,
+        Dynamics,
+        Freshdesk,
+        HubSpot,
+        Magento,
+        Mailchimp,
+        Marketo,
+        Pipedrive,
+        Salesforce,
+        Shopify,
+        SugarCRM,
+        Zendesk,
+        Zoho,
+    )
 }
 
 

@@ -22,6 +22,8 @@ class Request:
         form: the body's fields, URL-encoded, where the system takes those; a call has `json`, `form` or `body`.
         body: sent as it is, its media type in `headers`, where the system takes something else than these.
         safe: may be sent again when its outcome is unclear: true for every read, whatever its HTTP method.
+        answers: statuses from 300 on whose body may answer the call all the same, such as a verdict for each record: then
+            `classify` returns None for it.
     """
 
     operation: str
@@ -34,6 +36,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     safe: bool = True
+    answers: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,9 @@ class Renewing(httpx.Auth):
                 if again.access_token != grant.access_token:
                     return again
                 await asyncio.sleep(REREAD_PAUSE)
-            raise
+            if not (isinstance(self._scheme, OAuth) and self._scheme.first_grant == "password" and grant.refresh_token):
+                raise
+            answer = await self._exchanged(grant.changed(refresh_token=""))
         return await self._kept(grant, answer)
 
     async def _loaded(self) -> Grant:
@@ -175,9 +177,11 @@ class Renewing(httpx.Auth):
 def _asked(scheme: OAuth | Login, grant: Grant) -> dict[str, str]:
     if isinstance(scheme, Login):
         return {"username": grant.username, "password": grant.password}
-    said = {"client_id": grant.client_id, "client_secret": grant.client_secret, **scheme.fields}
+    said = {"client_id": grant.client_id or scheme.public_client, "client_secret": grant.client_secret, **scheme.fields}
     if grant.refresh_token:
         return said | {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
+    if scheme.first_grant == "password":
+        return said | {"grant_type": "password", "username": grant.username, "password": grant.password}
     return said | {"grant_type": "client_credentials"}
 
 

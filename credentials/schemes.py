@@ -7,7 +7,7 @@ from typing import Literal
 
 from model.errors import ConfigurationError
 
-Encoding = Literal["form", "json", "query"]
+Encoding = Literal["form", "json", "query", "basic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +20,12 @@ class OAuth:
         fields: what a token request says besides, such as {"scope": "{base_url}/.default"}.
         defaults: of options that need not be said.
         lifetime: seconds to assume where the token answer names no `expires_in`.
-        body: how the token request's fields are sent; "query": in the address, for those who document nothing else.
+        body: how the token request's fields are sent; "query": in the address, for those who document nothing else; "basic": as a form,
+            the client beside it as HTTP Basic (RFC 6749, 2.3.1).
         learns_host: the answer's field with the address to call from now on, such as "instance_url".
+        first_grant: how a token comes about where there is no refresh token; "password" also begins anew when the refresh
+            token has died, since the password lives on.
+        public_client: the client id that the vendor has for everybody, where a source needs none of its own.
     """
 
     token_path: str
@@ -33,6 +37,8 @@ class OAuth:
     header: str = "Authorization"
     prefix: str = "Bearer "
     dead_grant: frozenset[str] = frozenset({"invalid_grant"})  # `error` (or `status`) values that end a grant
+    first_grant: Literal["client_credentials", "password"] = "client_credentials"
+    public_client: str = ""
 
     def at(self, base_url: str, options: Mapping[str, str]) -> "OAuth":
         """Return the scheme of one source: its address and fields without names to fill in.

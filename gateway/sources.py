@@ -11,7 +11,7 @@ from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Basic, Encoding, Login, OAuth, OAuth1, Token
+from credentials.schemes import Auth, Basic, Encoding, Login, OAuth, OAuth1, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -100,8 +100,11 @@ def _exchange(http: httpx.AsyncClient, clock: Clock) -> Exchange:
     async def exchange(url: str, fields: Mapping[str, str], encoding: Encoding) -> TokenAnswer:
         asked = Request(operation="token", method="POST", path=url)
         call = Call(asked, Reading(deadline=clock.monotonic() + TOKEN_WAIT, answer_within=TOKEN_TIMEOUT))
-        body: Any = {{"form": "data", "json": "json", "query": "params"}[encoding]: dict(fields)}
-        answer = await http.post(url, auth=NO_AUTH, extensions={CALL: call}, **body)
+        said, auth = dict(fields), NO_AUTH
+        if encoding == "basic":
+            auth = httpx.BasicAuth(said.pop("client_id"), said.pop("client_secret"))
+        body: Any = {{"form": "data", "json": "json", "query": "params", "basic": "data"}[encoding]: said}
+        answer = await http.post(url, auth=auth, extensions={CALL: call}, **body)
         return TokenAnswer(status=answer.status_code, body=answer.content, fault=answer.extensions.get(FAULT))
 
     return exchange
@@ -162,7 +165,15 @@ def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Gra
     if isinstance(scheme, OAuth):
         _placed(scheme, said.id, str(said.base_url).rstrip("/"), said.options)
     secrets = said.auth.secrets()
-    for name in _NEEDED[type(scheme)]:
+    for name in _needed(scheme):
         if not secrets.get(name):
             raise ConfigurationError(f"sources.{said.id}.auth.{name} is missing")
     return Grant.of(secrets)
+
+
+def _needed(scheme: Auth) -> tuple[str, ...]:
+    """Return the secrets without which a scheme cannot authorise anything."""
+    if not isinstance(scheme, OAuth):
+        return _NEEDED[type(scheme)]
+    client = () if scheme.public_client else _NEEDED[OAuth]
+    return (*client, "username", "password") if scheme.first_grant == "password" else client

@@ -21,14 +21,31 @@ from sandbox.hubspot import HubSpot
 from sandbox.magento import Magento
 from sandbox.mailchimp import Mailchimp
 from sandbox.marketo import Marketo
+from sandbox.pipedrive import Pipedrive
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
+from sandbox.sugarcrm import SugarCRM
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
+from sandbox.zoho import Zoho
 
 DIALECTS: Mapping[str, type[Dialect]] = {
     each.name: each
-    for each in (BigCommerce, Dynamics, Freshdesk, HubSpot, Magento, Mailchimp, Marketo, Salesforce, Shopify, Zendesk)
+    for each in (
+        BigCommerce,
+        Dynamics,
+        Freshdesk,
+        HubSpot,
+        Magento,
+        Mailchimp,
+        Marketo,
+        Pipedrive,
+        Salesforce,
+        Shopify,
+        SugarCRM,
+        Zendesk,
+        Zoho,
+    )
 }
 
 

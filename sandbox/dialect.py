@@ -182,6 +182,7 @@ class Dialect:
 
     name: ClassVar[str]
     objects: ClassVar[Mapping[str, str]]  # unified kind → native object name, for /_control
+    cuts: ClassVar[bool] = False  # too many calls find the line cut, and are not answered
     gone: ClassVar[str] = ""  # the field that is true of rows that are deleted and still known
     base_path: ClassVar[str] = ""  # what a source's base address has behind the host
 

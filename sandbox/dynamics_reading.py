@@ -122,7 +122,9 @@ class Reader:
             token = _made_cookie(self._key(schema, page[size - 1], order), number + 1)
             query = [(name, value) for name, value in said.items() if name != "$skiptoken"]
             resource = quote(call.resource, safe="()',")
-            body["@odata.nextLink"] = f"{call.root}/{resource}?{urlencode([*query, ('$skiptoken', token)], safe='$,', quote_via=quote)}"
+            body["@odata.nextLink"] = (
+                f"{call.root}/{resource}?{urlencode([*query, ('$skiptoken', token)], safe='$,', quote_via=quote)}"
+            )
         return json_response(body, headers=_applied(call))
 
     def one(

@@ -99,7 +99,7 @@ class _Cut(Response):
         _abort(scope)
 
 
-class _Reset(Response):
+class Reset(Response):
     """Drops the line without a word."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +110,7 @@ def cut_off(response: Response, request: Request, fault: Fault) -> Response:
     """Spoil an answer that is otherwise right."""
     match fault.fault:
         case "reset":
-            return _Reset()
+            return Reset()
         case "truncate":
             return _Cut(response.body, response.status_code, dict(response.headers))
         case "bad_json":

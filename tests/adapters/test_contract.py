@@ -20,7 +20,7 @@ from adapters.base import Position, Scan
 from adapters.registry import ADAPTERS
 from gateway.app import WORKSPACE, Runtime
 from gateway.settings import Settings
-from model.records import Kind, Person
+from model.records import Kind
 from sandbox.app import Sandbox, server
 from sources.reading import Reading
 from sources.source import Source
@@ -37,6 +37,7 @@ RELATED = [(system, of, kind) for system in SYSTEMS for of, kind in sorted(ADAPT
 FOUND = [
     (system, kind, key) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() for key in sorted(facts.find)
 ]
+_CARRIED = {"email": ["emails"], "phone": ["phones"], "domain": ["domain"]}
 NOT_DESCRIBED = {("bigcommerce", "order")}  # the vendor has no metadata of them
 PLAIN: dict[str, list[str]] = {
     "contact": ["email", "emails", "phone", "family_name"], "lead": ["email", "emails", "phone", "family_name"],
@@ -202,8 +203,10 @@ def test_find_gives_exactly_the_records_that_carry_the_value(vendors: Vendors, s
     async def work(source: Source) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
         ids = await ids_of(vendors, source, kind)
         carriers: dict[str, set[str]] = {}
-        for record in (await source.read(kind, ids, fields=[*PLAIN[kind], "phones", "domain"], reading=reading())).value.values():
-            for value in _carried(record, key):
+        fields = [*PLAIN[kind], *_CARRIED[key]]
+        for record in (await source.read(kind, ids, fields=fields, reading=reading())).value.values():
+            one, several = (getattr(record, name, ()) for name in (key, f"{key}s"))
+            for value in {one, *several} - {None}:
                 carriers.setdefault(value, set()).add(record.native_id)
         asked = [*carriers, NOBODY[key]]
         answer = await source.find(kind, key, asked, fields=PLAIN[kind], reading=reading())
@@ -257,14 +260,6 @@ def test_a_token_that_dies_is_renewed_and_the_call_repeated(vendors: Vendors, sy
         await source.check(reading())
 
     vendors.run(system, work)
-
-
-def _carried(record: Any, key: str) -> set[str]:
-    if key == "domain":
-        return {record.domain} - {None}
-    assert isinstance(record, Person)
-    found: set[Any] = {record.email, *record.emails} if key == "email" else {record.phone, *record.phones}
-    return found - {None}
 
 
 def _unknown_like(id: str) -> str:

@@ -507,7 +507,9 @@ def test_columns_and_what_is_asked_of_them_are_those_of_the_description() -> Non
     for table in tables:
         own = {name for name in ours[table] if name.startswith(("new_", "address1_"))}
         shared = ours[table].keys() - own
-        assert shared <= published[table].keys() | ({"_masterid_value", "masterid"} if table == "lead" else set())  # not in the sample
+        assert shared <= published[table].keys() | (
+            {"_masterid_value", "masterid"} if table == "lead" else set()
+        )  # not in the sample
         # The sample says DateTimeOffset of days as well: its types are made from a model that has one word for both.
         assert all(
             ours[table][name] == published[table][name]
