@@ -130,3 +130,16 @@ def test_a_source_that_is_down_is_an_error_with_its_code(accounts: World, object
 
     assert body["data"] is None
     assert body["errors"][0]["extensions"]["code"] in {"UPSTREAM", "TIMEOUT"}
+
+
+def test_fields_that_security_hides_are_named_and_cost_no_answer() -> None:
+    query = '{ customer(by: {email: "ada.king@northwind.example"}) { contacts { title phone } sources { state source { id unreadableFields } } } }'
+    with world(people=20, systems=("salesforce",)) as running:
+        running.sandbox.dialects["salesforce"].hidden |= {"Contact.Phone", "Contact.Title"}  # type: ignore[attr-defined]
+
+        customer = running.data(query)["customer"]
+
+    assert customer["sources"] == [
+        {"state": "OK", "source": {"id": "salesforce", "unreadableFields": ["Contact.Phone", "Contact.Title"]}}
+    ]
+    assert {each["title"] for each in customer["contacts"]} == {None}
