@@ -70,7 +70,7 @@ class BigCommerce(Adapter):
     auth: ClassVar[Mapping[str, Auth]] = {"token": Token(header="X-Auth-Token", prefix="")}  # does not expire by time
     live = Live(
         push="webhooks without the record, signed by Standard Webhooks", feed="lists by date_modified; orders keep deleted ones", deletes="webhooks of customers; is_deleted on orders",
-        bound=2.0, why="a webhook names the record only, which is then read; a new subscription may take a minute to work",
+        why="no time of delivery is promised; a webhook names the record only, and a new subscription may take a minute to work",
     )  # fmt: skip
     # Standard plan until the first answer tells better; shared by all apps of the store.
     windows = (Window(name="window", limit=150, period=30, kind="fixed"),)

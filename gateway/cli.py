@@ -138,10 +138,12 @@ def systems(
     if markdown:
         sys.stdout.write(overview.page(adapters.values()))
         return
-    print(f"{'system':<12} {'api':<10} {'evidence':<9} {'kinds':<40} auth")
+    print(f"{'system':<12} {'api':<10} {'evidence':<9} {'real time':<10} {'kinds (* is written)':<42} verbs")
     for name, adapter in sorted(adapters.items()):
+        bound = f"{adapter.live.bound:.0f} s" if adapter.live.bound is not None else "no bound"
+        kinds = ", ".join(f"{kind}*" if facts.verbs else kind for kind, facts in adapter.kinds.items())
         print(
-            f"{name:<12} {adapter.api_version:<10} {adapter.evidence:<9} {', '.join(adapter.kinds):<40} {', '.join(adapter.auth)}"
+            f"{name:<12} {adapter.api_version:<10} {adapter.evidence:<9} {bound:<10} {kinds:<42} {' '.join(overview.verbs(adapter))}"
         )
 
 

@@ -220,7 +220,9 @@ def test_systems_lists_it(tmp_path: Path) -> None:
 
     told = c360("systems", cwd=tmp_path, C360_ADAPTERS="acme.py")
 
-    assert re.search(r"^acme +2 +E0 +contact, deal +token$", told.stdout, re.MULTILINE)
+    assert re.search(
+        r"^acme +2 +E0 +no bound +contact\*, deal\* +check describe read related find scan write$", told.stdout, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize(
