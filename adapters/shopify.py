@@ -67,8 +67,8 @@ class Shopify(Adapter):
     name = "shopify"
     label = "Shopify"
     api_version = "2026-07"
-    evidence = "E2"
-    shown_by = "tests/sandbox/test_shopify.py"
+    evidence = "E3"
+    shown_by = "tests/conformance/test_shopify_client.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         "oauth": OAuth(token_path="/admin/oauth/access_token", header="X-Shopify-Access-Token", prefix=""),
         "token": Token(header="X-Shopify-Access-Token", prefix=""),

@@ -70,8 +70,8 @@ class Zendesk(Adapter):
     name = "zendesk"
     label = "Zendesk Support"
     api_version = "v2"
-    evidence = "E1"
-    shown_by = "tests/adapters/test_contract.py"
+    evidence = "E3"
+    shown_by = "tests/conformance/test_zendesk_client.py"
     auth: ClassVar[Mapping[str, Auth]] = {
         "oauth": OAuth(token_path="/oauth/tokens", lifetime=7200, body="json"),
         "basic": Basic(user_suffix="/token"),
