@@ -436,7 +436,7 @@ def _blank(object: str, id: int) -> Row:
         return {**common, "name": "", "domain_names": [], "organization_fields": {"tier": None}}
     custom = [{"id": _FIELD_ID, "value": None}]
     return {
-        **common, "type": None, "subject": None, "raw_subject": None, "description": "", "priority": None, "status": "open", "requester_id": None, "submitter_id": None,
+        **common, "type": None, "subject": None, "raw_subject": None, "description": "", "priority": None, "status": "new", "requester_id": None, "submitter_id": None,
         "assignee_id": None, "organization_id": None, "group_id": None, "collaborator_ids": [], "has_incidents": False, "is_public": True, "due_at": None,
         "custom_fields": custom, "fields": custom, "satisfaction_rating": {"score": "unoffered"}, "via": {"channel": "api"},
     }  # fmt: skip
