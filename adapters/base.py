@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from adapters.wire import Api, Request, Response
 from adapters.writing import Outcome, Write, WriteVerb
-from credentials.schemes import Auth, Basic, OAuth, Token
+from credentials.schemes import Auth, Basic, Login, OAuth, OAuth1, Token
 from model.errors import SourceError, UnsupportedError
 from model.records import Kind, ObjectType, Row
 
@@ -229,6 +229,8 @@ class Adapter:
     kinds: ClassVar[Mapping[Kind, KindFacts]]
     relations: ClassVar[frozenset[tuple[Kind, Kind]]] = frozenset()  # (of, kind): what `related` can serve
     windows: ClassVar[tuple[Window, ...]] = ()
+    # Seconds for which nobody calls after a connection failed, at systems that block in place of answering "too many"; None: others.
+    pause_when_cut: ClassVar[float | None] = None
     auth: ClassVar[Mapping[str, Auth]]  # by the name used in `sources[].auth.scheme`
     evidence: ClassVar[str] = "E0"  # the highest level that a test shows, see docs/systems.md
     shown_by: ClassVar[str] = ""  # that test
@@ -236,6 +238,11 @@ class Adapter:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    @classmethod
+    def home(cls, secrets: Mapping[str, str]) -> str | None:
+        """Return the base address that credentials tell by themselves; None where it must be configured."""
+        return None
 
     async def check(self, api: Api) -> Checked:
         """Ask the cheapest thing that proves the credentials; return whose they are."""
@@ -326,6 +333,6 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 __all__ = [
-    "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "CustomPage", "FindKey", "KindFacts", "Learned", "Live", "OAuth", "OrderField",
-    "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "batches",
+    "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "CustomPage", "FindKey", "KindFacts", "Learned", "Live", "Login", "OAuth", "OAuth1",
+    "OrderField", "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "batches",
 ]  # fmt: skip

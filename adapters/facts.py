@@ -49,7 +49,7 @@ def _auth(auth: Any) -> Iterator[str]:
         return
     for name, scheme in auth.items():
         if not isinstance(scheme, Auth):
-            yield f"auth[{name!r}]: must be OAuth(…), Token(…) or Basic(…)"
+            yield f"auth[{name!r}]: must be OAuth(…), Login(…), OAuth1(…), Token(…) or Basic(…)"
 
 
 def _windows(windows: Iterable[Any]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """HubSpot CRM.
 
-Facts from HubSpot's developer pages: CRM objects, search, associations v4, usage guidelines, date-based versions; the
-shapes from the official Python client (hubspot-api-client 12.0.0).
+Facts from HubSpot's developer pages: CRM objects, search, associations v4, usage guidelines, date-based versions, error handling; the
+shapes from the official Python client (hubspot-api-client 12.0.0). How long search lags behind is told as "a few moments" only.
 """
 
 import asyncio
@@ -16,10 +16,13 @@ from adapters.base import (
     Api,
     Auth,
     Checked,
+    CustomPage,
     FindKey,
     KindFacts,
     Learned,
+    Live,
     OAuth,
+    Outcome,
     Page,
     Related,
     Request,
@@ -27,8 +30,11 @@ from adapters.base import (
     Scan,
     Token,
     Window,
+    Write,
     batches,
 )
+from adapters.hubspot_kinds import KINDS
+from adapters.hubspot_writing import Writer, refusal
 from model.errors import (
     ExhaustedError,
     ProtocolError,
@@ -41,15 +47,16 @@ from model.errors import (
 )
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
-_READ, _LINKS, _SEARCH_PAGE, _SEARCH_CAP = 100, 1000, 200, 10_000
+_READ, _LINKS, _SEARCH_PAGE, _SEARCH_CAP, _LIST_PAGE = 100, 1000, 200, 10_000, 100
 _PATHS: Mapping[str, Mapping[str, str]] = {
     "v3": {
         "objects": "/crm/v3/objects", "owners": "/crm/v3/owners", "properties": "/crm/v3/properties", "pipelines": "/crm/v3/pipelines",
-        "associations": "/crm/v4/associations", "token": "/oauth/v1/token",
+        "associations": "/crm/v4/associations", "schemas": "/crm-object-schemas/v3/schemas",
     },
     "2026-09": {
         "objects": "/crm/objects/2026-09", "owners": "/crm/owners/2026-09", "properties": "/crm/properties/2026-09",
-        "pipelines": "/crm/pipelines/2026-09", "associations": "/crm/associations/2026-09", "token": "/oauth/2026-09/token",
+        "pipelines": "/crm/pipelines/2026-09", "associations": "/crm/associations/2026-09",
+        "schemas": "/crm-object-schemas/2026-09/schemas",
     },
 }  # fmt: skip
 _TYPES: Mapping[str, FieldType] = {
@@ -57,15 +64,6 @@ _TYPES: Mapping[str, FieldType] = {
     "bool": "BOOLEAN", "json": "JSON", "object_coordinates": "TEXT",
 }  # fmt: skip
 _MODIFIED = {"contact": "lastmodifieddate"}  # everything else says hs_lastmodifieddate
-_TIMES: Mapping[str, Any] = {
-    "native_id": "id",
-    "created_at": {"path": "createdAt", "convert": "datetime"},
-    "updated_at": {"path": "updatedAt", "convert": "datetime"},
-}
-
-
-def _property(name: str, convert: str = "text") -> Mapping[str, Any]:
-    return {"path": f"properties.{name}", "convert": convert}
 
 
 class HubSpot(Adapter):
@@ -83,63 +81,17 @@ class HubSpot(Adapter):
         Window(name="daily", limit=650_000, period=86_400, kind="fixed"),
         Window(name="search", limit=5, period=1, kind="rolling", every_call=False),
     )
-    kinds: ClassVar[Mapping[Kind, KindFacts]] = {
-        "contact": KindFacts(
-            object="contacts", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, find=frozenset({"email", "phone"}),
-            find_batch=100, unique=frozenset({"email"}), orders=frozenset({"created", "updated"}),
-            mapping={
-                **_TIMES,
-                "email": _property("email", "email"),
-                "emails": {"paths": ["properties.email", "properties.hs_additional_emails"], "convert": ["split:;", "emails"]},
-                "phone": _property("phone", "phone"),
-                "phones": {"paths": ["properties.phone", "properties.mobilephone"], "convert": "phones"},
-                "given_name": _property("firstname"), "family_name": _property("lastname"), "title": _property("jobtitle"),
-                "locale": _property("hs_language"), "account_id": _property("associatedcompanyid"), "owner_id": _property("hubspot_owner_id"),
-            },
-        ),
-        "account": KindFacts(
-            object="companies", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, orders=frozenset({"created", "updated"}),
-            mapping={
-                **_TIMES,
-                "name": _property("name"), "domain": _property("domain", "domain"), "industry": _property("industry"),
-                "parent_id": _property("hs_parent_company_id"), "owner_id": _property("hubspot_owner_id"),
-            },
-        ),
-        "deal": KindFacts(
-            object="deals", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, orders=frozenset({"created", "updated"}),
-            mapping={
-                **_TIMES,
-                "name": _property("dealname"),
-                "amount": {"money": {"amount": "properties.amount", "currency": "properties.deal_currency_code"}},
-                "stage": _property("dealstage", "stage"),
-                "probability": _property("hs_deal_stage_probability", "number"),
-                "close_date": _property("closedate", "date"), "owner_id": _property("hubspot_owner_id"),
-            },
-        ),
-        "ticket": KindFacts(
-            object="tickets", custom_prefix="properties.", read_batch=_READ, page=_SEARCH_PAGE, orders=frozenset({"created", "updated"}),
-            mapping={
-                **_TIMES,
-                "subject": _property("subject"),
-                "raw_status": _property("hs_pipeline_stage"),
-                # The four stages of HubSpot's default support pipeline; a team's own ones are UNKNOWN until mapped.
-                "status": {
-                    "path": "properties.hs_pipeline_stage", "values": {"1": "NEW", "2": "PENDING", "3": "OPEN", "4": "CLOSED"}, "default": "UNKNOWN",
-                },
-                "priority": {
-                    "path": "properties.hs_ticket_priority", "values": {"LOW": "LOW", "MEDIUM": "NORMAL", "HIGH": "HIGH", "URGENT": "URGENT"},
-                },
-            },
-        ),
-        "owner": KindFacts(
-            object="owners", read_batch=1,
-            mapping={**_TIMES, "name": {"paths": ["firstName", "lastName"], "convert": "join"}, "email": {"path": "email", "convert": "email"}},
-        ),
-    }  # fmt: skip
+    kinds: ClassVar[Mapping[Kind, KindFacts]] = KINDS
     relations = frozenset({
         ("contact", "deal"), ("contact", "ticket"), ("account", "contact"), ("account", "deal"), ("deal", "contact"), ("deal", "account"),
         ("ticket", "contact"),
     })  # fmt: skip
+    live = Live(
+        push="webhooks of an app, one event for each property; v3 signature: HMAC-SHA256 over method, address, body and time",
+        feed="search by the time of the last change, which lags some moments; the webhooks journal",
+        deletes="deletion and merge events; else the list of archived records (90 days); merged ones are in the winner's hs_merged_object_ids",
+        why="no time of delivery is promised: failed deliveries are repeated up to 10 times within 24 hours",
+    )
 
     def _path(self, family: str) -> str:
         return _PATHS[self.config.api_version or self.api_version][family]
@@ -167,14 +119,15 @@ class HubSpot(Adapter):
         """ceil(ids / 100) batch reads; owners have no batch: one call each."""
         if kind == "owner":
             return list(await asyncio.gather(*(self._owner(api, id) for id in ids)))
-        parts = await asyncio.gather(*(self._batch(api, kind, some, fields) for some in batches(ids, _READ)))
+        name = self.kinds[kind].object
+        parts = await asyncio.gather(*(self._batch(api, kind, name, some, fields) for some in batches(ids, _READ)))
         found = {row["id"]: row for row in chain.from_iterable(parts)}
         return [found.get(id) for id in ids]
 
-    async def _batch(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row]:
-        body = {"inputs": [{"id": id} for id in ids], "properties": _names(fields)}
-        path = f"{self._path('objects')}/{self.kinds[kind].object}/batch/read"
-        answer = await api.send(Request(operation=f"{kind}.read", method="POST", path=path, json=body))
+    async def _batch(self, api: Api, what: str, name: str, ids: Sequence[str], fields: Sequence[str]) -> list[Row]:
+        body = {"inputs": [{"id": id} for id in ids], "properties": _names(fields), "propertiesWithHistory": []}
+        path = f"{self._path('objects')}/{name}/batch/read"
+        answer = await api.send(Request(operation=f"{what}.read", method="POST", path=path, json=body))
         rows: list[Row] = answer.json()["results"]
         return rows
 
@@ -221,10 +174,9 @@ class HubSpot(Adapter):
         Secondary addresses are found through `hs_additional_emails` (HubSpot staff in hubspot-api-nodejs issue 24), phones
         through the calculated property that holds area code and local number only (HubSpot's search guide).
         """
-        if key == "email":
-            spelled = {value: value for value in values}
-            names = ["email", "hs_additional_emails"]
-        else:
+        spelled = {value: value for value in values}
+        names = ["email", "hs_additional_emails"] if key == "email" else ["domain"]
+        if key == "phone":
             spelled = {value: str(phonenumbers.parse(value, None).national_number) for value in values}
             names = ["hs_searchable_calculated_phone_number"]
         asked = [
@@ -285,12 +237,50 @@ class HubSpot(Adapter):
         kept = rows[:complete] if complete else rows
         return Page(rows=sorted(kept, key=lambda row: _place(row, scan), reverse=scan.descending), end=after is None)
 
+    async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
+        return await self._writer.write(api, kind, writes)
+
+    @property
+    def _writer(self) -> Writer:
+        names = {kind: facts.object for kind, facts in self.kinds.items()}
+        return Writer(self._path("objects"), self._path("associations"), names, self.read)
+
+    async def objects(self, api: Api) -> list[ObjectType]:
+        answer = await api.send(Request(operation="objects", path=self._path("schemas")))
+        return [
+            ObjectType(
+                name=each["fullyQualifiedName"], label=(each.get("labels") or {}).get("plural"), custom=True,
+                fields={field["name"]: _field(field) for field in each["properties"]},
+            )
+            for each in answer.json()["results"]
+            if not each.get("archived")
+        ]  # fmt: skip
+
+    async def read_custom(self, api: Api, object: ObjectType, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        """ceil(ids / 100) batch reads."""
+        parts = await asyncio.gather(*(self._batch(api, "custom", object.name, some, fields) for some in batches(ids, _READ)))
+        found = {row["id"]: row for row in chain.from_iterable(parts)}
+        return [found.get(id) for id in ids]
+
+    async def scan_custom(
+        self, api: Api, object: ObjectType, *, after: str | None, size: int, fields: Sequence[str]
+    ) -> CustomPage:
+        """One list a page, by id."""
+        params = [
+            ("limit", str(min(size, _LIST_PAGE))),
+            ("properties", ",".join(_names(fields))),
+            *([("after", after)] if after else []),
+        ]
+        path = f"{self._path('objects')}/{object.name}"
+        found = (await api.send(Request(operation="custom.scan", path=path, params=params))).json()
+        return CustomPage(rows=found["results"], next=found.get("paging", {}).get("next", {}).get("after"))
+
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
             return None
         body = response.json_or_none()
         said = body if isinstance(body, dict) else {}
-        category, message = str(said.get("category") or said.get("status") or ""), _message(said)
+        category = str(said.get("category") or said.get("status") or "")
         facts: dict[str, Any] = {"status": response.status, "upstream_code": category or None}
         if response.status == 429:
             if said.get("policyName") == "DAILY":
@@ -301,7 +291,7 @@ class HubSpot(Adapter):
         if response.status == 401:
             return TokenExpiredError("the access token is not accepted", **facts)
         if response.status == 403:
-            return SourceForbiddenError(message or "not allowed", **facts)
+            return SourceForbiddenError(f"refused: {category}" if category else "not allowed", **facts)
         if response.status in {423, 477}:
             return UnavailableError("locked for the moment", retry_after=_seconds(response, 2.0), **facts)
         if response.status >= 500:
@@ -310,7 +300,7 @@ class HubSpot(Adapter):
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
             return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
-        return RejectedError(message or f"refused with {response.status}", **facts)
+        return refusal(said, response.status)
 
     def learn(self, response: Response) -> Sequence[Learned]:
         headers = response.headers
@@ -403,12 +393,6 @@ def _stage(each: Row, pipeline: str) -> Stage:
         native=each["id"],
         probability=probability,
     )
-
-
-def _message(said: Mapping[str, Any]) -> str:
-    """Say the kind of refusal only: HubSpot's messages quote the values that were sent."""
-    category = str(said.get("category") or said.get("status") or "")
-    return f"refused: {category}" if category else ""
 
 
 def _seconds(response: Response, default: float | None) -> float | None:

@@ -9,19 +9,40 @@ from pathlib import Path
 
 from adapters.base import Adapter
 from adapters.bigcommerce import BigCommerce
+from adapters.dynamics import Dynamics
 from adapters.facts import mistakes
 from adapters.freshdesk import Freshdesk
 from adapters.hubspot import HubSpot
+from adapters.magento import Magento
+from adapters.mailchimp import Mailchimp
 from adapters.marketo import Marketo
+from adapters.pipedrive import Pipedrive
 from adapters.rest import RestAdapter
 from adapters.salesforce import Salesforce
 from adapters.shopify import Shopify
+from adapters.sugarcrm import SugarCRM
 from adapters.zendesk import Zendesk
+from adapters.zoho import Zoho
 from model.errors import ConfigurationError
 
 ENTRY_POINT = "customer360.adapters"
 ADAPTERS: Mapping[str, type[Adapter]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Marketo, Salesforce, Shopify, Zendesk)
+    each.name: each
+    for each in (
+        BigCommerce,
+        Dynamics,
+        Freshdesk,
+        HubSpot,
+        Magento,
+        Mailchimp,
+        Marketo,
+        Pipedrive,
+        Salesforce,
+        Shopify,
+        SugarCRM,
+        Zendesk,
+        Zoho,
+    )
 }
 
 

@@ -1,12 +1,13 @@
 """Salesforce Sales Cloud.
 
-Facts from the REST API, SOQL and SOSL guides, the limits cheat sheet and the standard objects' field lists.
+Facts from the REST API, SOQL and SOSL guides, the limits cheat sheet and the standard objects' field lists. No field is known to be
+a unique external id that holds an e-mail address, so nothing is upserted in one step.
 """
 
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -15,24 +16,30 @@ from adapters.base import (
     Api,
     Auth,
     Checked,
+    CustomPage,
     FindKey,
     KindFacts,
     Learned,
+    Live,
     OAuth,
+    Outcome,
     Page,
     Related,
     Request,
     Response,
     Scan,
     Window,
+    Write,
     batches,
 )
+from adapters.salesforce_writing import ROLES, Writer, refusal
 from model.errors import (
     ExhaustedError,
     ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
+    StaleVersionError,
     ThrottledError,
     TokenExpiredError,
     UnavailableError,
@@ -40,6 +47,7 @@ from model.errors import (
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
 _COLLECTION = 2000  # ids per composite/sobjects read
+_LIKE = 50  # patterns in one query
 _IN = 400  # literals per IN (…): a URI holds 16 KB
 _TYPES: Mapping[str, FieldType] = {
     "boolean": "BOOLEAN", "int": "NUMBER", "double": "NUMBER", "percent": "NUMBER", "currency": "MONEY", "date": "DATE", "datetime": "DATETIME",
@@ -59,8 +67,11 @@ _PERSON: Mapping[str, Any] = {
     "family_name": {"path": "LastName", "convert": "text"}, "owner_id": "OwnerId",
 }  # fmt: skip
 _LISTABLE = {"orders": frozenset({"created", "updated"}), "read_batch": _COLLECTION, "page": 2000}
-# What a deal is linked to a contact by: the role table, one row per (deal, contact).
-_ROLES = "OpportunityContactRole"
+_WRITABLE = {"verbs": frozenset({"create", "update", "delete"}), "write_batch": 200, "if_version": True}
+_NAMED: Mapping[str, Any] = {
+    "email": "Email", "phone": "Phone", "given_name": "FirstName", "family_name": "LastName", "owner_id": "OwnerId",
+}  # fmt: skip
+_DESCRIBES = 25  # subrequests in one batch
 _CONCURRENCY = re.compile(r"Concurrent", re.IGNORECASE)
 
 
@@ -80,27 +91,35 @@ class Salesforce(Adapter):
     )
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
-            object="Contact", find=frozenset({"email", "phone"}), find_batch=_IN, **_LISTABLE,  # type: ignore[arg-type]
+            object="Contact", find=frozenset({"email", "phone"}), find_batch=_IN, **_LISTABLE, **_WRITABLE,  # type: ignore[arg-type]
             mapping={**_PERSON, "title": {"path": "Title", "convert": "text"}, "account_id": "AccountId"},
+            writes={**_NAMED, "title": "Title"}, links={"account": "AccountId"},
         ),
         "lead": KindFacts(
-            object="Lead", find=frozenset({"email", "phone"}), find_batch=_IN, **_LISTABLE,  # type: ignore[arg-type]
+            object="Lead", find=frozenset({"email", "phone"}), find_batch=_IN, **_LISTABLE, **_WRITABLE,  # type: ignore[arg-type]
             mapping={**_PERSON, "status": "Status", "company": {"path": "Company", "convert": "text"}},
+            writes={**_NAMED, "status": "Status", "company": "Company"},
         ),
         "account": KindFacts(
-            object="Account", **_LISTABLE,  # type: ignore[arg-type]
+            object="Account", find=frozenset({"domain"}), find_batch=_LIKE, **_LISTABLE, **_WRITABLE,  # type: ignore[arg-type]
             mapping={
                 **_TIMES, "name": {"path": "Name", "convert": "text"}, "domain": {"path": "Website", "convert": "domain"},
                 "industry": "Industry", "parent_id": "ParentId", "owner_id": "OwnerId",
             },
+            writes={"name": "Name", "domain": "Website", "industry": "Industry", "parent_id": "ParentId", "owner_id": "OwnerId"},
         ),
         "deal": KindFacts(
-            object="Opportunity", **_LISTABLE,  # type: ignore[arg-type]
+            object="Opportunity", **_LISTABLE, **_WRITABLE,  # type: ignore[arg-type]
             mapping={
                 **_TIMES, "name": {"path": "Name", "convert": "text"}, "amount": {"money": {"amount": "Amount", "currency": "CurrencyIsoCode"}},
                 "stage": {"path": "StageName", "convert": "stage"}, "probability": {"path": "Probability", "convert": "percent"},
                 "close_date": {"path": "CloseDate", "convert": "date"}, "account_id": "AccountId", "owner_id": "OwnerId",
             },
+            writes={
+                "name": "Name", "amount": {"money": {"amount": "Amount", "currency": "CurrencyIsoCode"}}, "stage": "StageName", "close_date": "CloseDate",
+                "owner_id": "OwnerId",
+            },
+            links={"account": "AccountId", "contact": None},
         ),
         "owner": KindFacts(
             object="User", read_batch=_COLLECTION,
@@ -108,6 +127,13 @@ class Salesforce(Adapter):
         ),
     }  # fmt: skip
     relations = frozenset({("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal")})
+
+    live = Live(
+        push="change data capture over gRPC or CometD under the session's token, kept for 72 hours; outbound messages are not signed, and no JSON webhook is",
+        feed="SystemModstamp by SOQL, or getUpdated (30 days back)",
+        deletes="queryAll shows IsDeleted, and MasterRecordId of merged ones, for 15 days; getDeleted",
+        why="nothing is promised of delivery, and long transactions commit late: look 5 to 10 minutes back",
+    )
 
     @property
     def _root(self) -> str:
@@ -131,19 +157,21 @@ class Salesforce(Adapter):
 
     async def _known(self, api: Api, kind: Kind, fields: Sequence[str]) -> list[str]:
         """Return the fields this org has: CurrencyIsoCode is there only with several currencies, security hides others."""
-        described = (await api.described(kind)).fields
-        return ["Id", *(path for path in fields if path != "Id" and path in described)]
+        return _present(await api.described(kind), fields)
 
     async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
         """ceil(ids / 2,000) composite reads, which keep the order and say null for what is missing."""
-        names = await self._known(api, kind, fields)
-        path = f"{self._root}/composite/sobjects/{self.kinds[kind].object}"
+        return await self._collected(api, kind, self.kinds[kind].object, ids, await self._known(api, kind, fields))
+
+    async def _collected(self, api: Api, what: str, name: str, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        path = f"{self._root}/composite/sobjects/{name}"
         asked = [
-            api.send(Request(operation=f"{kind}.read", method="POST", path=path, json={"ids": list(some), "fields": names}))
+            api.send(
+                Request(operation=f"{what}.read", method="POST", path=path, json={"ids": list(some), "fields": list(fields)})
+            )
             for some in batches(ids, _COLLECTION)
         ]
-        answers = await asyncio.gather(*asked)
-        return list(chain.from_iterable(answer.json() for answer in answers))
+        return list(chain.from_iterable(answer.json() for answer in await asyncio.gather(*asked)))
 
     async def related(
         self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
@@ -154,7 +182,7 @@ class Salesforce(Adapter):
         by_role = {of, kind} == {"contact", "deal"}
         if by_role:
             tie = f"{parent}Id"
-            select = f"SELECT {tie}, IsPrimary, {', '.join(f'{child}.{name}' for name in names)} FROM {_ROLES}"
+            select = f"SELECT {tie}, IsPrimary, {', '.join(f'{child}.{name}' for name in names)} FROM {ROLES}"
             where, order = f" AND {child}.IsDeleted = false", f"IsPrimary DESC, {child}.CreatedDate, Id"
         else:
             tie = "AccountId"
@@ -169,7 +197,9 @@ class Salesforce(Adapter):
         return [Related(rows=found.get(id, [])) for id in ids]
 
     async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
-        """ceil(values / 400) queries by e-mail, ceil(values / 100) searches by phone (SOSL compares digits, not spelling)."""
+        """ceil(values / 400) queries by e-mail, ceil(values / 100) searches by phone (SOSL compares digits, not spelling),
+        ceil(values / 50) queries by domain, which stands somewhere in a web address.
+        """
         names = await self._known(api, kind, fields)
         name = self.kinds[kind].object
         if key == "email":
@@ -177,6 +207,9 @@ class Salesforce(Adapter):
                 self._query(api, f"{kind}.find", f"SELECT {', '.join(names)} FROM {name} WHERE Email IN ({_literals(some)})")
                 for some in batches(values, _IN)
             ]
+        elif key == "domain":
+            likes = [" OR ".join(f"Website LIKE {_containing(value)}" for value in some) for some in batches(values, _LIKE)]
+            asked = [self._query(api, f"{kind}.find", f"SELECT {', '.join(names)} FROM {name} WHERE {like}") for like in likes]
         else:
             asked = [self._sosl(api, kind, some, names) for some in batches(values, 100)]
         return list({row["Id"]: row for row in chain.from_iterable(await asyncio.gather(*asked))}.values())
@@ -216,6 +249,50 @@ class Salesforce(Adapter):
             rows += found["records"]
         return rows
 
+    async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
+        names = {kind: facts.object for kind, facts in self.kinds.items()}
+        writer = Writer(self._root, names, self.config.currency, self.read, self._query, self.today)
+        return await writer.write(api, kind, writes)
+
+    @staticmethod
+    def today() -> date:
+        return datetime.now(UTC).date()
+
+    async def objects(self, api: Api) -> list[ObjectType]:
+        """One list, and ceil(objects / 25) batches of descriptions."""
+        found = (await api.send(Request(operation="objects", path=f"{self._root}/sobjects"))).json()["sobjects"]
+        names = [
+            each["name"] for each in found if each["name"].endswith("__c") and each["queryable"] and not each.get("customSetting")
+        ]
+        version = self._root.rsplit("/", 1)[-1]
+        described: list[Row] = []
+        for some in batches(names, _DESCRIBES):
+            asked = [{"method": "GET", "url": f"{version}/sobjects/{name}/describe"} for name in some]
+            request = Request(
+                operation="objects.describe", method="POST", path=f"{self._root}/composite/batch", json={"batchRequests": asked}
+            )
+            for result in (await api.send(request)).json()["results"]:
+                if result["statusCode"] != 200:
+                    raise RejectedError("an object cannot be described", status=result["statusCode"])
+                described.append(result["result"])
+        return [
+            ObjectType(name=each["name"], label=each["label"], custom=True, id_path="Id", fields={field["name"]: _field(field) for field in each["fields"]})
+            for each in described
+        ]  # fmt: skip
+
+    async def read_custom(self, api: Api, object: ObjectType, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
+        """ceil(ids / 2,000) composite reads."""
+        return await self._collected(api, "custom", object.name, ids, _present(object, fields))
+
+    async def scan_custom(
+        self, api: Api, object: ObjectType, *, after: str | None, size: int, fields: Sequence[str]
+    ) -> CustomPage:
+        """One query a page, by id."""
+        where = f" WHERE Id > {_quoted(after)}" if after else ""
+        soql = f"SELECT {', '.join(_present(object, fields))} FROM {object.name}{where} ORDER BY Id LIMIT {size}"
+        rows = await self._query(api, "custom.scan", soql)
+        return CustomPage(rows=rows, next=rows[-1]["Id"] if len(rows) == size else None)
+
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
             return None
@@ -230,13 +307,15 @@ class Salesforce(Adapter):
             return ExhaustedError("the daily quota is used up", retry_after=3600.0, **facts)
         if code == "INVALID_SESSION_ID" or response.status == 401:
             return TokenExpiredError("the session is not accepted", **facts)
-        if code in {"UNABLE_TO_LOCK_ROW", "QUERY_TIMEOUT", "SERVER_UNAVAILABLE"} or response.status >= 500:
+        if response.status >= 500:
             return UnavailableError("not available", **facts)
+        if response.status == 412:
+            return StaleVersionError("the record changed since the version that was named", **facts)
         if response.status == 403:
             return SourceForbiddenError(f"not allowed: {code}" if code else "not allowed", **facts)
         if not said:
             return ProtocolError(f"answered {response.status} without the body its documents name", status=response.status)
-        return RejectedError(f"refused: {code}", **facts)
+        return refusal(code, status=response.status)
 
     def learn(self, response: Response) -> Sequence[Learned]:
         used = re.search(r"api-usage=(\d+)/(\d+)", response.headers.get("sforce-limit-info", ""))
@@ -247,9 +326,18 @@ class Salesforce(Adapter):
         return f"{web}/lightning/r/{self.kinds[kind].object}/{native_id}/view" if web else None
 
 
+def _present(meta: ObjectType, fields: Sequence[str]) -> list[str]:
+    return ["Id", *(path for path in fields if path != "Id" and path in meta.fields)]
+
+
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def _containing(text: str) -> str:
+    escaped = _quoted(text)[1:-1].replace("%", "\\%").replace("_", "\\_")
+    return f"'%{escaped}%'"
 
 
 def _literals(values: Sequence[str]) -> str:

@@ -19,8 +19,11 @@ class Request:
         operation: fixed words for metrics and the circuit breaker, such as "contact.read"; never an id.
         cost: what the call takes from named budget windows, such as {"search": 1}; windows marked `every_call` take 1
             by themselves.
-        form: the body's fields, URL-encoded, where the system takes those; a call has `json` or `form`.
+        form: the body's fields, URL-encoded, where the system takes those; a call has `json`, `form` or `body`.
+        body: sent as it is, its media type in `headers`, where the system takes something else than these.
         safe: may be sent again when its outcome is unclear: true for every read, whatever its HTTP method.
+        answers: statuses from 300 on whose body may answer the call all the same, such as a verdict for each record: then
+            `classify` returns None for it.
     """
 
     operation: str
@@ -29,9 +32,11 @@ class Request:
     params: Sequence[tuple[str, str]] = ()
     json: object = None
     form: Sequence[tuple[str, str]] = ()
+    body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     safe: bool = True
+    answers: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

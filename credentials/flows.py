@@ -15,7 +15,8 @@ import httpx
 import orjson
 
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Auth, Basic, Encoding, OAuth, Token
+from credentials.schemes import Auth, Basic, Encoding, Login, OAuth, OAuth1, Token
+from credentials.signing import Signing
 from model.clock import Clock
 from model.errors import ExhaustedError, GrantLostError, ProtocolError, RetriableError, SourceError
 
@@ -53,18 +54,19 @@ Exchange = Callable[[str, Mapping[str, str], Encoding], Awaitable[TokenAnswer]]
 
 
 class Renewing(httpx.Auth):
-    """OAuth 2 with tokens that end.
+    """Tokens that end: OAuth 2, or a login.
 
     A renewal is a task of its own: a caller who gives up waiting must not cut it off between the vendor's answer, which
     may have ended the old token, and the store.
 
     Args:
+        scheme: of this source (`OAuth.at`).
         exchange: sends a token request (address, fields, encoding) under the source's budget and a deadline of its own.
         expired: tells from an answer that the token was not accepted (status alone does not tell).
     """
 
     def __init__(
-        self, scheme: OAuth, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
+        self, scheme: OAuth | Login, *, workspace: str, source: str, base_url: str, store: GrantStore, exchange: Exchange,
         expired: Callable[[httpx.Response], bool], clock: Clock,
     ) -> None:  # fmt: skip
         self._scheme, self._workspace, self._source, self._base_url = scheme, workspace, source, base_url
@@ -122,7 +124,9 @@ class Renewing(httpx.Auth):
                 if again.access_token != grant.access_token:
                     return again
                 await asyncio.sleep(REREAD_PAUSE)
-            raise
+            if not (isinstance(self._scheme, OAuth) and self._scheme.first_grant == "password" and grant.refresh_token):
+                raise
+            answer = await self._exchanged(grant.changed(refresh_token=""))
         return await self._kept(grant, answer)
 
     async def _loaded(self) -> Grant:
@@ -150,26 +154,43 @@ class Renewing(httpx.Auth):
         return await self._loaded()
 
     async def _exchanged(self, grant: Grant) -> dict[str, Any]:
-        said = {"client_id": grant.client_id, "client_secret": grant.client_secret}
-        if grant.refresh_token:
-            said |= {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
-        else:
-            said |= {"grant_type": "client_credentials"}
-        answer = await self._exchange(f"{self._base_url}{self._scheme.token_path}", said, self._scheme.body)
+        scheme = self._scheme
+        path = scheme.token_path
+        address = path if "://" in path else self._base_url + path
+        answer = await self._exchange(address, _asked(scheme, grant), scheme.body)
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             body = None
-        if isinstance(body, dict) and answer.status < 300 and body.get("access_token"):
-            return body
+        if answer.status < 300 and (tokens := _tokens(scheme, body)) is not None:
+            return tokens
         code = str(body.get("error") or body.get("status") or "") if isinstance(body, dict) else ""
-        if code in self._scheme.dead_grant:
+        if isinstance(scheme, OAuth) and code in scheme.dead_grant:
             raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=answer.status)
         if isinstance(answer.fault, RetriableError | ExhaustedError):
             raise answer.fault
         if not isinstance(body, dict):
             raise ProtocolError("the token endpoint answered with something its documents do not know", status=answer.status)
         raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=answer.status)
+
+
+def _asked(scheme: OAuth | Login, grant: Grant) -> dict[str, str]:
+    if isinstance(scheme, Login):
+        return {"username": grant.username, "password": grant.password}
+    said = {"client_id": grant.client_id or scheme.public_client, "client_secret": grant.client_secret, **scheme.fields}
+    if grant.refresh_token:
+        return said | {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
+    if scheme.first_grant == "password":
+        return said | {"grant_type": "password", "username": grant.username, "password": grant.password}
+    return said | {"grant_type": "client_credentials"}
+
+
+def _tokens(scheme: OAuth | Login, body: Any) -> dict[str, Any] | None:
+    """Return what was issued in OAuth's words, None when nothing was."""
+    if isinstance(scheme, Login) and scheme.token is None:
+        return {"access_token": body} if isinstance(body, str) and body else None
+    token = body.get(scheme.token if isinstance(scheme, Login) else "access_token") if isinstance(body, dict) else None
+    return {**body, "access_token": token} if token else None
 
 
 def _lives(answer: Mapping[str, Any], default: float) -> float:
@@ -189,7 +210,9 @@ def flow(
     expired: Callable[[httpx.Response], bool], clock: Clock,
 ) -> httpx.Auth:  # fmt: skip
     """Return the auth flow of a source."""
-    if isinstance(scheme, OAuth):
+    if isinstance(scheme, OAuth1):
+        return Signing(scheme, grant, clock=clock)
+    if isinstance(scheme, OAuth | Login):
         return Renewing(
             scheme,
             workspace=workspace,

@@ -27,6 +27,7 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_secret: str = ""
     refresh_token: str = ""
     token: str = ""
+    token_secret: str = ""
     username: str = ""
     password: str = ""
     access_token: str = ""

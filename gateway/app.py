@@ -144,10 +144,11 @@ class Runtime:
     async def connect(self, said: SourceSettings, *, rank: int) -> None:
         """Store a source; rotated tokens that were stored since are kept while the configured secrets stay the same."""
         grant = grant_of(said, self.adapters)
+        row = row_of(said, workspace=WORKSPACE, rank=rank, home=self.adapters[said.system].home(said.auth.secrets()))
         known = await self.grants.load(WORKSPACE, said.id)
         if known is None or not known[1].same_secrets(said.auth.secrets()):
             await self.grants.save(WORKSPACE, said.id, grant, version=known[0] + 1 if known else 1)
-        await self.source_rows.put(row_of(said, workspace=WORKSPACE, rank=rank))
+        await self.source_rows.put(row)
 
     async def missing(self) -> Sequence[str]:
         """Return what keeps this process from serving."""

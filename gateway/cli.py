@@ -62,7 +62,13 @@ def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, se
     world = vendors.Sandbox(people=people, seed=seed)
     address = f"http://127.0.0.1:{sandbox_port}"
     connected = [
-        {"id": name, "system": name, "base_url": dialect.address(address), "auth": dict(dialect.demo_auth())}
+        {
+            "id": name,
+            "system": name,
+            "base_url": dialect.address(address),
+            "auth": dict(dialect.demo_auth()),
+            "options": dict(dialect.demo_options(address)),
+        }
         for name, dialect in world.dialects.items()
     ]
     with ExitStack() as stack:
@@ -191,8 +197,8 @@ def keys_revoke(id: str) -> None:
 def sources_add(
     id: Annotated[str, typer.Argument(help="Lower-case name, such as hubspot-eu.")],
     system: Annotated[str, typer.Option()],
-    base_url: Annotated[str, typer.Option()],
     auth: Annotated[list[str], typer.Option(help="name=value, such as scheme=token and token_env=HUBSPOT_TOKEN; repeat.")],
+    base_url: Annotated[str | None, typer.Option(help="May be left out where the credentials tell it.")] = None,
     label: Annotated[str | None, typer.Option()] = None,
     region: Annotated[str, typer.Option(help="ISO country for phone numbers written nationally.")] = "US",
 ) -> None:

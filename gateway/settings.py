@@ -28,6 +28,7 @@ class AuthSettings(_Strict):
     client_secret: SecretStr | None = None
     refresh_token: SecretStr | None = None
     token: SecretStr | None = None
+    token_secret: SecretStr | None = None
     username: SecretStr | None = None
     password: SecretStr | None = None
 
@@ -39,7 +40,7 @@ class AuthSettings(_Strict):
 class SourceSettings(_Strict):
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     system: str
-    base_url: AnyHttpUrl
+    base_url: AnyHttpUrl | None = None  # None: the credentials tell it, where the system has it so
     auth: AuthSettings
     label: str | None = None
     api_version: str | None = None

@@ -11,7 +11,7 @@ from adapters.wire import Request
 from cache.entries import Cache
 from credentials.flows import Exchange, TokenAnswer, flow
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Basic, Encoding, OAuth, Token
+from credentials.schemes import Auth, Basic, Encoding, Login, OAuth, OAuth1, Token
 from gateway.settings import SourceSettings
 from model.clock import Clock
 from model.errors import ConfigurationError, TokenExpiredError
@@ -28,6 +28,8 @@ TOKEN_WAIT = 1.0  # seconds in which a turn may be waited for and a passing fail
 NO_AUTH = httpx.Auth()  # sends requests as they are
 _NEEDED: Mapping[type, tuple[str, ...]] = {
     OAuth: ("client_id", "client_secret"),
+    OAuth1: ("client_id", "client_secret", "token", "token_secret"),
+    Login: ("username", "password"),
     Token: ("token",),
     Basic: ("username", "password"),
 }
@@ -74,6 +76,8 @@ class Opener:
             budget = self._budgets[account] = self._budget(adapter.windows, account=":".join(account))
         guard = Guard(self._network, adapter=adapter, budget=budget, breaker=Breaker(self._clock), clock=self._clock)
         scheme = adapter.auth[found[1].scheme]
+        if isinstance(scheme, OAuth):
+            scheme = _placed(scheme, row.id, row.base_url, config.get("options", {}))
         http = client(Retry(guard, clock=self._clock, rng=self._rng))
         return Source(
             workspace=row.workspace, id=row.id, label=row.label, rank=row.rank, adapter=adapter,
@@ -96,8 +100,11 @@ def _exchange(http: httpx.AsyncClient, clock: Clock) -> Exchange:
     async def exchange(url: str, fields: Mapping[str, str], encoding: Encoding) -> TokenAnswer:
         asked = Request(operation="token", method="POST", path=url)
         call = Call(asked, Reading(deadline=clock.monotonic() + TOKEN_WAIT, answer_within=TOKEN_TIMEOUT))
-        body: Any = {{"form": "data", "json": "json", "query": "params"}[encoding]: dict(fields)}
-        answer = await http.post(url, auth=NO_AUTH, extensions={CALL: call}, **body)
+        said, auth = dict(fields), NO_AUTH
+        if encoding == "basic":
+            auth = httpx.BasicAuth(said.pop("client_id"), said.pop("client_secret"))
+        body: Any = {{"form": "data", "json": "json", "query": "params", "basic": "data"}[encoding]: said}
+        answer = await http.post(url, auth=auth, extensions={CALL: call}, **body)
         return TokenAnswer(status=answer.status_code, body=answer.content, fault=answer.extensions.get(FAULT))
 
     return exchange
@@ -107,8 +114,18 @@ def _expired(response: httpx.Response) -> bool:
     return isinstance(response.extensions.get(FAULT), TokenExpiredError)
 
 
-def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
-    """Return a configured source as it is stored."""
+def row_of(said: SourceSettings, *, workspace: str, rank: int, home: str | None = None) -> SourceRow:
+    """Return a configured source as it is stored.
+
+    Args:
+        home: the base address that its credentials tell (`Adapter.home`).
+
+    Raises:
+        ConfigurationError: neither they nor the settings name one.
+    """
+    base_url = said.base_url or home
+    if base_url is None:
+        raise ConfigurationError(f"sources.{said.id}.base_url is missing")
     config = {
         "region": said.region, "currency": said.currency, "options": said.options,
         **({"api_version": said.api_version} if said.api_version else {}), **({"web_url": str(said.web_url).rstrip("/")} if said.web_url else {}),
@@ -118,10 +135,17 @@ def row_of(said: SourceSettings, *, workspace: str, rank: int) -> SourceRow:
         id=said.id,
         system=said.system,
         label=said.label or said.id,
-        base_url=str(said.base_url).rstrip("/"),
+        base_url=str(base_url).rstrip("/"),
         rank=rank,
         config=config,
     )
+
+
+def _placed(scheme: OAuth, source: str, base_url: str, options: Mapping[str, str]) -> OAuth:
+    try:
+        return scheme.at(base_url, options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"sources.{source}.options: {error.message}") from None
 
 
 def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Grant:
@@ -138,8 +162,18 @@ def grant_of(said: SourceSettings, adapters: Mapping[str, type[Adapter]]) -> Gra
     scheme = adapter_class.auth.get(said.auth.scheme)
     if scheme is None:
         raise ConfigurationError(f"sources.{said.id}.auth.scheme: {said.system} knows {', '.join(adapter_class.auth)}")
+    if isinstance(scheme, OAuth):
+        _placed(scheme, said.id, str(said.base_url).rstrip("/"), said.options)
     secrets = said.auth.secrets()
-    for name in _NEEDED[type(scheme)]:
+    for name in _needed(scheme):
         if not secrets.get(name):
             raise ConfigurationError(f"sources.{said.id}.auth.{name} is missing")
     return Grant.of(secrets)
+
+
+def _needed(scheme: Auth) -> tuple[str, ...]:
+    """Return the secrets without which a scheme cannot authorise anything."""
+    if not isinstance(scheme, OAuth):
+        return _NEEDED[type(scheme)]
+    client = () if scheme.public_client else _NEEDED[OAuth]
+    return (*client, "username", "password") if scheme.first_grant == "password" else client

@@ -113,6 +113,17 @@ def _flat(values: Any) -> Iterable[Any]:
     return (inner for value in values for inner in _flat(value))
 
 
+def _entries(argument: str) -> Converter:
+    """entries:a,main of [{"a": 1}, {"a": 2, "main": true}] → [2, 1]: one value of each entry, those of flagged entries first."""
+    name, _, flag = argument.partition(",")
+
+    def entries(value: Any) -> list[Any]:
+        found = [each for each in _flat(value) if isinstance(each, Mapping) and each.get(name) not in (None, "")]
+        return [each[name] for each in sorted(found, key=lambda each: not (flag and boolean(each.get(flag))))]
+
+    return entries
+
+
 def _split(separator: str) -> Converter:
     def split(value: Any) -> list[str]:
         return [part.strip() for piece in _flat(value) for part in str(piece).split(separator) if part.strip()]
@@ -165,6 +176,7 @@ CONVERTERS: Mapping[str, Callable[[str, str], Converter]] = {
     "first_word": _plain(first_word),
     "rest_of_words": _plain(rest_of_words),
     "join": _plain(joined),
+    "entries": lambda argument, _region: _entries(argument),
     "split": lambda argument, _region: _split(argument or ";"),
     "email": _plain(lambda value: normal_email(str(value))),
     "emails": _plain(emails),

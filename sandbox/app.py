@@ -14,17 +14,38 @@ from sandbox.certificate import self_signed
 from sandbox.clock import SandboxClock
 from sandbox.control import control_routes
 from sandbox.dialect import Dialect
+from sandbox.dynamics import Dynamics
 from sandbox.faults import Faults
 from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
+from sandbox.magento import Magento
+from sandbox.mailchimp import Mailchimp
 from sandbox.marketo import Marketo
+from sandbox.pipedrive import Pipedrive
 from sandbox.salesforce import Salesforce
 from sandbox.shopify import Shopify
+from sandbox.sugarcrm import SugarCRM
 from sandbox.world import World
 from sandbox.zendesk import Zendesk
+from sandbox.zoho import Zoho
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    each.name: each for each in (BigCommerce, Freshdesk, HubSpot, Marketo, Salesforce, Shopify, Zendesk)
+    each.name: each
+    for each in (
+        BigCommerce,
+        Dynamics,
+        Freshdesk,
+        HubSpot,
+        Magento,
+        Mailchimp,
+        Marketo,
+        Pipedrive,
+        Salesforce,
+        Shopify,
+        SugarCRM,
+        Zendesk,
+        Zoho,
+    )
 }
 
 

@@ -182,6 +182,7 @@ class Dialect:
 
     name: ClassVar[str]
     objects: ClassVar[Mapping[str, str]]  # unified kind → native object name, for /_control
+    cuts: ClassVar[bool] = False  # too many calls find the line cut, and are not answered
     gone: ClassVar[str] = ""  # the field that is true of rows that are deleted and still known
     base_path: ClassVar[str] = ""  # what a source's base address has behind the host
 
@@ -241,6 +242,10 @@ class Dialect:
     def demo_auth(self) -> Mapping[str, str]:
         """Return the auth settings with which a source reaches this sandbox: `scheme` and its secrets."""
         raise NotImplementedError
+
+    def demo_options(self, sandbox: str) -> Mapping[str, str]:
+        """Return the further options that a source needs to reach this system in a sandbox at that address."""
+        return {}
 
     def truth(self, person: Person) -> list[dict[str, Any]]:
         """Return how this system knows a person: native id, spellings, state; contacts first, then leads."""

@@ -88,15 +88,18 @@ class Faults:
 
 
 class _Cut(Response):
-    """Announces the whole body, sends half of it, and drops the line."""
+    """Announces the whole body, sends half of it, and drops the line; without a body it drops the line at once."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.body:
+            _abort(scope)
+            return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body[: len(self.body) // 2], "more_body": True})
         _abort(scope)
 
 
-class _Reset(Response):
+class Reset(Response):
     """Drops the line without a word."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +110,7 @@ def cut_off(response: Response, request: Request, fault: Fault) -> Response:
     """Spoil an answer that is otherwise right."""
     match fault.fault:
         case "reset":
-            return _Reset()
+            return Reset()
         case "truncate":
             return _Cut(response.body, response.status_code, dict(response.headers))
         case "bad_json":

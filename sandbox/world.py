@@ -289,7 +289,7 @@ class World:
         phone: str | None = _spelled(person.phone, person.country, (bits >> 11) % 4)
         which = (bits >> 15) % 100
         if not ada:
-            if system == "hubspot" and which < 12:
+            if system in {"hubspot", "sugarcrm"} and which < 12:
                 more = (person.private_email,)
             elif system == "salesforce" and which < 12:
                 email = None  # known by phone and surname only

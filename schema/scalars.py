@@ -41,7 +41,7 @@ SCALARS: dict[object, ScalarDefinition] = {
     ),
     System: strawberry.scalar(
         name="System",
-        description='Key of an adapter, such as "salesforce": an open set, so that a further system is no schema change.',
+        description="Key of an adapter, as `c360 systems` lists them: an open set, so that a further system is no schema change.",
         serialize=_text,
         parse_value=_text,
     ),

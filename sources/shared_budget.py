@@ -78,7 +78,7 @@ class SharedBudget:
     """See `sources.budget.Budget`.
 
     Args:
-        account: names the vendor account, such as "hubspot:62515".
+        account: names the vendor account, such as "acme:62515".
         failed: told about each decision that Redis could not make.
     """
 

@@ -460,7 +460,7 @@ def _body(request: Request) -> tuple[bytes | None, str | None]:
         return urlencode(request.form).encode(), "application/x-www-form-urlencoded"
     if request.json is not None:
         return orjson.dumps(request.json), "application/json"
-    return None, None
+    return request.body, None
 
 
 def _keys(record: Record | None, key: FindKey) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import httpx
 
 from adapters.base import Adapter
 from adapters.wire import Request, Response
+from credentials.signing import SIGN
 from model.clock import Clock
 from model.errors import (
     ExhaustedError,
@@ -69,6 +70,8 @@ class Retry(httpx.AsyncBaseTransport):
                     raise fault
                 return response
             await asyncio.sleep(pause)
+            if (sign := request.extensions.get(SIGN)) is not None:
+                sign(request)
         raise AssertionError("unreachable")
 
     def _pause(self, fault: RetriableError, attempt: int) -> float:
@@ -100,8 +103,10 @@ class Guard(httpx.AsyncBaseTransport):
         try:
             call.reading.calls.sent += 1
             response, body = await self._sent(request, self._limit(call.reading))
-        except SourceError:
+        except SourceError as error:
             self._breaker.failed(operation)
+            if isinstance(error, NetworkError) and (pause := self._adapter.pause_when_cut) is not None:
+                await self._budget.hold(ThrottledError("cut the line, as it does when it is called too often", retry_after=pause))
             raise
         except BaseException:
             self._breaker.abandoned(operation)
@@ -110,7 +115,7 @@ class Guard(httpx.AsyncBaseTransport):
             self._budget.release()
         answer = Response(status=response.status_code, headers=dict(response.headers), body=body)
         await self._budget.learn(self._adapter.learn(answer))
-        fault = self._fault(answer)
+        fault = self._fault(call.request, answer)
         if isinstance(fault, UnavailableError | ProtocolError):
             self._breaker.failed(operation)
         else:
@@ -139,9 +144,9 @@ class Guard(httpx.AsyncBaseTransport):
             unsent = isinstance(error, httpx.ConnectError)
             raise NetworkError("could not be reached, or cut the line", unsent=unsent) from error
 
-    def _fault(self, answer: Response) -> SourceError | None:
+    def _fault(self, request: Request, answer: Response) -> SourceError | None:
         fault = self._adapter.classify(answer)
-        if fault is None and answer.status >= 300:
+        if fault is None and answer.status >= 300 and answer.status not in request.answers:
             return ProtocolError(f"answered {answer.status}, which its documents do not explain", status=answer.status)
         return fault
 

@@ -24,6 +24,7 @@ def needed(program: str) -> str:
 def node(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a script of tests/node, after installing what its lock file says."""
     program, npm = needed("node"), needed("npm")
-    if not (NODE / "node_modules").is_dir():
+    installed = NODE / "node_modules" / ".package-lock.json"  # npm leaves it where it is done
+    if not installed.exists() or installed.stat().st_mtime < (NODE / "package-lock.json").stat().st_mtime:
         subprocess.run([npm, "ci", "--silent", "--no-audit", "--no-fund"], cwd=NODE, check=True, timeout=300)
     return subprocess.run([program, NODE / script, *map(str, arguments)], capture_output=True, text=True, timeout=120)

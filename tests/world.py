@@ -79,7 +79,13 @@ class World:
 
 def source_settings(sandbox: Sandbox, address: str) -> list[dict[str, Any]]:
     return [
-        {"id": name, "system": name, "base_url": dialect.address(address), "auth": dict(dialect.demo_auth())}
+        {
+            "id": name,
+            "system": name,
+            "base_url": dialect.address(address),
+            "auth": dict(dialect.demo_auth()),
+            "options": dict(dialect.demo_options(address)),
+        }
         for name, dialect in sandbox.dialects.items()
     ]
 

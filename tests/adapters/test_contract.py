@@ -20,7 +20,7 @@ from adapters.base import Position, Scan
 from adapters.registry import ADAPTERS
 from gateway.app import WORKSPACE, Runtime
 from gateway.settings import Settings
-from model.records import Kind, Person
+from model.records import Kind
 from sandbox.app import Sandbox, server
 from sources.reading import Reading
 from sources.source import Source
@@ -31,16 +31,21 @@ SYSTEMS = sorted(ADAPTERS)
 KINDS = [(system, kind) for system in SYSTEMS for kind in ADAPTERS[system].kinds if kind not in {"owner", "marketing_event"}]
 READ = [(system, kind) for system, kind in KINDS if ADAPTERS[system].kinds[kind].read_batch]
 LISTED = [(system, kind) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() if facts.orders]
+ORDERED = [(system, kind, order) for system, kind in LISTED for order in sorted(ADAPTERS[system].kinds[kind].orders)]
+CHANGED = [(system, kind) for system, kind, order in ORDERED if order == "updated"]
 RELATED = [(system, of, kind) for system in SYSTEMS for of, kind in sorted(ADAPTERS[system].relations)]
 FOUND = [
     (system, kind, key) for system in SYSTEMS for kind, facts in ADAPTERS[system].kinds.items() for key in sorted(facts.find)
 ]
+_CARRIED = {"email": ["emails"], "phone": ["phones"], "domain": ["domain"]}
 NOT_DESCRIBED = {("bigcommerce", "order")}  # the vendor has no metadata of them
 PLAIN: dict[str, list[str]] = {
     "contact": ["email", "emails", "phone", "family_name"], "lead": ["email", "emails", "phone", "family_name"],
     "account": ["name"], "deal": ["name", "amount"], "order": ["number", "total"], "ticket": ["subject", "status"],
     "marketing_event": ["event", "raw_kind", "at"],
 }  # fmt: skip
+
+NOBODY = {"email": "nobody@example.invalid", "phone": "+15550000000", "domain": "nobody.invalid"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Vendors:
 
 @pytest.fixture(scope="module")
 def vendors() -> Iterator[Vendors]:
-    sandbox = Sandbox(people=100)
+    sandbox = Sandbox(people=110)
     with served(server(sandbox)) as address, TemporaryDirectory() as folder:
         yield Vendors(sandbox, address, Path(folder))
 
@@ -89,9 +94,10 @@ async def ids_of(vendors: Vendors, source: Source, kind: Kind) -> list[str]:
 
 
 async def walked(
-    source: Source, kind: Kind, *, sizes: list[int], order: Any = "created", descending: bool = False, **span: Any
+    source: Source, kind: Kind, *, sizes: list[int], order: Any = None, descending: bool = False, **span: Any
 ) -> list[tuple[Position, str]]:
-    """Return (place, native id) of every row, taken in pages whose sizes go round."""
+    """Return (place, native id) of every row, taken in pages whose sizes go round; by default in the first order there is."""
+    order = order or min(source.adapter.kinds[kind].orders)
     found: list[tuple[Position, str]] = []
     after = None
     for turn in range(10_000):
@@ -124,8 +130,7 @@ def test_describe_tells_fields_under_stable_names(vendors: Vendors, system: str,
 
 
 @pytest.mark.parametrize("descending", [False, True])
-@pytest.mark.parametrize("order", ["created", "updated"])
-@pytest.mark.parametrize(("system", "kind"), LISTED)
+@pytest.mark.parametrize(("system", "kind", "order"), ORDERED)
 def test_scan_keeps_one_total_order(vendors: Vendors, system: str, kind: Kind, order: Any, descending: bool) -> None:
     found = vendors.run(system, lambda source: walked(source, kind, sizes=[40], order=order, descending=descending))
 
@@ -147,7 +152,7 @@ def test_scan_in_pages_of_any_size_gives_the_same_rows(vendors: Vendors, system:
     check()
 
 
-@pytest.mark.parametrize(("system", "kind"), LISTED)
+@pytest.mark.parametrize(("system", "kind"), CHANGED)
 def test_scan_of_a_span_of_changes_leaves_out_the_rest(vendors: Vendors, system: str, kind: Kind) -> None:
     async def work(source: Source) -> tuple[list[tuple[Position, str]], list[tuple[Position, str]], datetime, datetime]:
         everything = await walked(source, kind, sizes=[500], order="updated")
@@ -198,11 +203,12 @@ def test_find_gives_exactly_the_records_that_carry_the_value(vendors: Vendors, s
     async def work(source: Source) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
         ids = await ids_of(vendors, source, kind)
         carriers: dict[str, set[str]] = {}
-        for record in (await source.read(kind, ids, fields=PLAIN[kind] + ["phones"], reading=reading())).value.values():
-            assert isinstance(record, Person)
-            for value in {record.email, *record.emails} - {None} if key == "email" else {record.phone, *record.phones} - {None}:
+        fields = [*PLAIN[kind], *_CARRIED[key]]
+        for record in (await source.read(kind, ids, fields=fields, reading=reading())).value.values():
+            one, several = (getattr(record, name, ()) for name in (key, f"{key}s"))
+            for value in {one, *several} - {None}:
                 carriers.setdefault(value, set()).add(record.native_id)
-        asked = [*carriers, "nobody@example.invalid" if key == "email" else "+15550000000"]
+        asked = [*carriers, NOBODY[key]]
         answer = await source.find(kind, key, asked, fields=PLAIN[kind], reading=reading())
         return carriers, {value: {record.native_id for record in records} for value, records in answer.value.items()}
 

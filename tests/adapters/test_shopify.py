@@ -14,7 +14,7 @@ from model.errors import UnsupportedError
 from sandbox.shopify import Shopify
 from sources.source import Source
 from sources.writing import RecordWrite
-from tests.adapters.lent import Lent, Sent, System, reading, system
+from tests.adapters.noted import Noted, Sent, System, reading, system
 from tests.specifications import specification
 
 GRAPHQL = "POST /admin/api/{version}/graphql.json"
@@ -133,7 +133,7 @@ def test_an_upsert_with_metafields_is_resolved_first_for_customer_set_takes_none
 
 
 def test_a_metafield_is_written_by_its_label_and_emptied_by_its_own_mutation(shop: System) -> None:
-    async def work(source: Source, _: Lent) -> list[Outcome]:
+    async def work(source: Source, _: Noted) -> list[Outcome]:
         values = {"email": "vip@people.example"}
         [made] = await source.write("contact", [RecordWrite(verb="create", values=values, custom={"custom.points": 5, "custom.vip-since": "2026-01-31"})], reading())  # fmt: skip
         changes = {"custom.points": 6, "custom.vip-since": None}
@@ -186,7 +186,7 @@ def test_a_customer_without_a_name_number_or_address_is_refused(shop: System) ->
 def test_a_mutation_costs_ten_points_and_is_reserved_as_such(shop: System) -> None:
     writes = [Write(verb="create", row=named(n)) for n in range(7)]
 
-    async def work(source: Source, api: Lent) -> Sent:
+    async def work(source: Source, api: Noted) -> Sent:
         await source.adapter.write(api, "contact", writes)
         return api.sent
 
@@ -206,7 +206,7 @@ def test_every_document_that_is_sent_fits_the_published_schema(shop: System) -> 
     published = build_schema(specification("shopify", "admin-2026-07.subset.graphql").read_text(), assume_valid=True)
     ids = [row["legacyResourceId"] for row in shop.dialect.tables["contact"]][:5]
 
-    async def work(source: Source, api: Lent) -> Sent:
+    async def work(source: Source, api: Noted) -> Sent:
         adapter = source.adapter
         await adapter.check(api)
         for kind in ("contact", "order"):
@@ -232,7 +232,7 @@ def test_what_the_published_cut_lacks_is_named(shop: System) -> None:
     published = build_schema(specification("shopify", "admin-2026-07.subset.graphql").read_text(), assume_valid=True)
     emptied = {SINCE: {"value": None}}
 
-    async def work(source: Source, api: Lent) -> Sent:
+    async def work(source: Source, api: Noted) -> Sent:
         await source.adapter.describe(api, "contact")
         [made] = await source.adapter.write(api, "contact", [Write(verb="create", row=named(9))])
         await source.adapter.write(api, "contact", [Write(verb="update", native_id=made.native_id, row=emptied)])

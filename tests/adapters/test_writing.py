@@ -253,7 +253,7 @@ def test_a_record_is_tied_to_another_when_it_is_made(vendors: Vendors, system: s
         assert getattr(record, f"{other}_id") == parent
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if ADAPTERS[name].pause_when_cut is None])
 def test_a_write_that_is_throttled_is_made_once_when_the_wait_is_over(vendors: Vendors, system: str) -> None:
     values = new(system, "contact")
 

@@ -11,7 +11,7 @@ from adapters.base import Outcome, Scan, Write
 from sandbox.zendesk import CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN
 from sources.source import Source
 from sources.writing import RecordWrite
-from tests.adapters.lent import Lent, Sent, System, reading, system
+from tests.adapters.noted import Noted, Sent, System, reading, system
 from tests.specifications import digest
 
 ADA = "ada.king@northwind.example"
@@ -39,7 +39,7 @@ def asked(desk: System) -> int:
 
 
 def code(outcome: Outcome) -> str | None:
-    return outcome.error and outcome.error.code
+    return outcome.error.code if outcome.error else None
 
 
 # ---- users ----
@@ -62,7 +62,7 @@ def test_an_address_that_changes_becomes_the_primary_one_and_the_old_one_stays(d
 
 
 def test_nobody_is_mailed_for_being_entered(desk: System) -> None:
-    async def work(source: Source, api: Lent) -> Sent:
+    async def work(source: Source, api: Noted) -> Sent:
         await source.adapter.write(
             api, "contact", [Write(verb="create", row=person(1)), Write(verb="upsert", match="email", row=person(2))]
         )
@@ -86,7 +86,7 @@ def test_an_upsert_goes_by_any_of_a_users_addresses_and_tells_what_it_did(desk: 
 def test_the_sixth_change_of_a_user_in_a_minute_waits_alone(desk: System) -> None:
     id = made(desk, "contact", person(1))
 
-    async def work(source: Source, _: Lent) -> tuple[list[Outcome], Outcome, Any]:
+    async def work(source: Source, _: Noted) -> tuple[list[Outcome], Outcome, Any]:
         def renamed(native_id: str, name: str) -> RecordWrite:
             return RecordWrite(verb="update", native_id=native_id, values={"name": name})
 
@@ -132,7 +132,7 @@ def test_a_requester_of_open_tickets_stays(desk: System) -> None:
 
 
 def test_custom_fields_are_written_by_label(desk: System) -> None:
-    async def work(source: Source, _: Lent) -> tuple[Outcome, Outcome]:
+    async def work(source: Source, _: Noted) -> tuple[Outcome, Outcome]:
         one = RecordWrite(
             verb="create", values={"name": "A B", "email": "ab@people.example"}, custom={"plan": "Plus", "seats": 3}
         )
@@ -211,7 +211,7 @@ def test_a_version_that_is_past_or_none_conflicts(desk: System, version: str) ->
 
 
 def test_status_priority_and_a_custom_field_of_a_ticket_are_written_as_it_spells_them(desk: System) -> None:
-    async def work(source: Source, _: Lent) -> Outcome:
+    async def work(source: Source, _: Noted) -> Outcome:
         values = {"subject": "Spelled", "status": "ON_HOLD", "priority": "URGENT"}
         [outcome] = await source.write("ticket", [RecordWrite(verb="create", values=values, custom={"27642": "4711"})], reading())
         return outcome
@@ -310,7 +310,7 @@ def test_requests_and_rows_are_part_of_the_published_description(desk: System) -
     known = {path for name in ("users", "organizations", "tickets", "search", "ticket-fields") for path in digest("zendesk", f"{name}.digest.json")["paths"]}  # fmt: skip
     ids = [str(row["id"]) for row in desk.dialect.tables["contact"]][:5]
 
-    async def work(source: Source, api: Lent) -> Sent:
+    async def work(source: Source, api: Noted) -> Sent:
         adapter = source.adapter
         await adapter.check(api)
         for kind in adapter.kinds:
@@ -359,7 +359,7 @@ def test_changes_go_out_at_once_and_not_one_after_the_other(desk: System) -> Non
     """One call a record is bearable because they do not wait for each other."""
     desk.broken("latency", seconds=0.2, path="*/users")
 
-    async def work(source: Source, api: Lent) -> float:
+    async def work(source: Source, api: Noted) -> float:
         await source.check(reading())
         began = asyncio.get_running_loop().time()
         await source.adapter.write(api, "contact", [Write(verb="create", row=person(n)) for n in range(8)])

@@ -12,13 +12,14 @@ import pytest
 
 from credentials.flows import Fixed, Renewing, TokenAnswer
 from credentials.grants import Grant, GrantStore
-from credentials.schemes import Basic, OAuth, Token
+from credentials.schemes import Basic, Login, OAuth, Token
 from credentials.vault import Vault
 from model.errors import GrantLostError, UnavailableError
 from store.credentials import CredentialRows
 from store.database import Database
 from tests.clocks import ManualClock
 
+OAUTH = OAuth(token_path="/token")
 FIRST = {"scheme": "oauth", "client_id": "app", "client_secret": "s", "refresh_token": "refresh-0"}
 
 
@@ -52,10 +53,10 @@ class World:
         self.vendor, self.clock = vendor, clock
         self.grants = GrantStore(CredentialRows(database), Vault([b"k" * 32]))
 
-    def client(self, vendor: Any = None) -> httpx.AsyncClient:
+    def client(self, vendor: Any = None, scheme: OAuth | Login = OAUTH) -> httpx.AsyncClient:
         """Return a client with a flow of its own, as each process has one."""
         auth = Renewing(
-            OAuth(token_path="/token"), workspace="default", source="a", base_url="https://vendor.example", store=self.grants,
+            scheme, workspace="default", source="a", base_url="https://vendor.example", store=self.grants,
             exchange=(vendor or self.vendor).exchange, expired=lambda response: response.status_code == 401, clock=self.clock,
         )  # fmt: skip
         return httpx.AsyncClient(base_url="https://vendor.example", auth=auth, transport=httpx.MockTransport(self.vendor.answer))
@@ -241,6 +242,44 @@ async def test_an_outage_of_the_token_endpoint_is_not_a_lost_grant(tmp_path: Pat
         answer = await client.get("/x")
 
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer"),
+    [
+        (Login(token_path="/login", lifetime=3600), b'"{token}"'),
+        (Login(token_path="/login", token="session"), b'{"session":"{token}","expires_in":3600}'),
+    ],
+)
+async def test_a_login_exchanges_its_password_again_when_the_token_ends(tmp_path: Path, scheme: Login, answer: bytes) -> None:
+    said: list[tuple[str, Mapping[str, str], str]] = []
+
+    class Desk(Vendor):
+        async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+            said.append((url, fields, encoding))
+            self.access = f"access-{len(said)}"
+            return TokenAnswer(status=200, body=answer.replace(b"{token}", self.access.encode()), fault=None)
+
+    async with world(tmp_path) as made:
+        made.vendor = Desk()
+        await made.grants.save("default", "a", Grant.of({"scheme": "login", "username": "ada", "password": "p"}), version=2)
+        async with made.client(scheme=scheme) as client:
+            answers = [await client.get("/x"), await client.get("/x")]
+            made.clock.advance(3600)
+            answers.append(await client.get("/x"))
+
+    assert {each.status_code for each in answers} == {200}
+    assert said == [("https://vendor.example/login", {"username": "ada", "password": "p"}, "json")] * 2
+
+
+async def test_a_refused_password_is_a_lost_grant(tmp_path: Path) -> None:
+    class Desk(Vendor):
+        async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+            return TokenAnswer(status=401, body=b'{"message":"incorrect"}', fault=None)
+
+    async with world(tmp_path) as made, made.client(Desk(), Login(token_path="/login")) as client:
+        with pytest.raises(GrantLostError, match="refused our credentials"):
+            await client.get("/x")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def configured(folder: Path, sandbox: Sandbox, address: str) -> str:
     text = ""
     for name, dialect in sandbox.dialects.items():
         auth = ", ".join(f"{key} = {json.dumps(value)}" for key, value in dialect.demo_auth().items())
-        text += f'[[sources]]\nid = "{name}"\nsystem = "{name}"\nbase_url = "{dialect.address(address)}"\nauth = {{ {auth} }}\n'
+        options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in dialect.demo_options(address).items())
+        text += f'[[sources]]\nid = "{name}"\nsystem = "{name}"\nbase_url = "{dialect.address(address)}"\nauth = {{ {auth} }}\noptions = {{ {options} }}\n'
     (folder / "c360.toml").write_text(text)
     return str(sandbox.world.people[0].email)
 

@@ -228,6 +228,8 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
         ("rest_of_words", "Ada Lovelace King", "Lovelace King"),
         ("rest_of_words", "Ada", None),
         ("boolean", "false", False),
+        ("entries:at,main", [{"at": "b"}, {"at": ""}, {"at": "a", "main": "1"}, {"main": True}], ["a", "b"]),
+        ("entries:at", [{"at": 2}, {"at": 1}], [2, 1]),
         ("email", " Ada.King@Example.COM ", "ada.king@example.com"),
         ("phone", "030 901820", "+4930901820"),
     ],

@@ -2,10 +2,12 @@
 
 from adapters.base import Learned
 from model.errors import (
+    DuplicateError,
     ExhaustedError,
     ProtocolError,
     RejectedError,
     SourceForbiddenError,
+    StaleVersionError,
     ThrottledError,
     TokenExpiredError,
     UnavailableError,
@@ -27,10 +29,18 @@ REFUSALS: Refusals = [
     (answer(400, salesforce("INVALID_FIELD")), RejectedError, None),
     (answer(400, salesforce("UNABLE_TO_LOCK_ROW")), UnavailableError, None),
     (answer(404, salesforce("NOT_FOUND")), RejectedError, None),
+    (answer(404, salesforce("ENTITY_IS_DELETED", "entity is deleted")), RejectedError, None),
+    (answer(400, salesforce("DUPLICATE_VALUE", "duplicate value found: External_Id__c duplicates value on record with id: 003")), DuplicateError, None),
+    (answer(400, salesforce("DUPLICATES_DETECTED", "Use one of these records?")), DuplicateError, None),
+    (answer(400, salesforce("REQUIRED_FIELD_MISSING")), RejectedError, None),
+    (answer(400, salesforce("FIELD_CUSTOM_VALIDATION_EXCEPTION")), RejectedError, None),
+    (answer(403, salesforce("INSUFFICIENT_ACCESS_OR_READONLY")), SourceForbiddenError, None),
+    (answer(412, salesforce("PRECONDITION_FAILED")), StaleVersionError, None),
+    (answer(412), StaleVersionError, None),
     (answer(503, salesforce("SERVER_UNAVAILABLE")), UnavailableError, None),
     (answer(500, salesforce("UNKNOWN_EXCEPTION")), UnavailableError, None),
     (answer(404, HTML), ProtocolError, None),
-]
+]  # fmt: skip
 HEARD: Heard = [
     (answer(200, {}, sforce_limit_info="api-usage=18/5000"), [Learned(window="daily", limit=5000.0, remaining=4982.0)]),
     (answer(200, {}, sforce_limit_info="api-usage=18/5000, per-app-api-usage=17/250(appName=sample)"), [Learned(window="daily", limit=5000.0, remaining=4982.0)]),

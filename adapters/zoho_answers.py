@@ -1,0 +1,72 @@
+"""What Zoho's answers say went wrong: the API's envelopes with a code, and the token endpoint's own errors, which come under HTTP 200."""
+
+import re
+from typing import Any
+
+from adapters.base import Response
+from model.errors import (
+    DuplicateError,
+    ExhaustedError,
+    GrantLostError,
+    ProtocolError,
+    RejectedError,
+    SourceError,
+    SourceForbiddenError,
+    StaleVersionError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+)
+
+_BLOCKED = 600.0  # seconds: ten renewals of a grant in ten minutes, then none for the rest of them
+_CROWDED = 2.0  # seconds; no answer says how long to wait, and a call that is in the way has mostly ended by then
+_CODE = re.compile(r"[A-Za-z_]{2,60}")
+
+
+def fault(response: Response) -> SourceError | None:
+    """Return what an answer says went wrong, None when nothing did."""
+    body = response.body.lstrip()
+    if response.status < 300:
+        # The token endpoint says its errors under HTTP 200.
+        return _token_fault(response) if body.startswith(b'{"error') else None
+    said = response.json_or_none()
+    said = said if isinstance(said, dict) else {}
+    if "error" in said and "code" not in said:
+        return _token_fault(response)
+    verdicts = said.get("data")
+    if response.status == 400 and isinstance(verdicts, list) and verdicts and "code" not in said:
+        return None  # a verdict for each record: `write` reads them
+    code = str(said.get("code") or (verdicts[0].get("code") if isinstance(verdicts, list) and verdicts else "") or "")
+    facts: dict[str, Any] = {"status": response.status, "upstream_code": code if _CODE.fullmatch(code) else None}
+    if response.status == 429 or code == "TOO_MANY_REQUESTS":
+        # Credits of the day or calls at once: only the count of what is left tells which.
+        if response.headers.get("x-api-credits-remaining") == "0":
+            return ExhaustedError("the credits of the day are used up", retry_after=3600.0, **facts)
+        return ThrottledError("too many calls at once", retry_after=_CROWDED, **facts)
+    if response.status == 412 or code in {"ALREADY_MODIFIED", "RECORD_MODIFIED"}:
+        return StaleVersionError("changed since that version", **facts)
+    if code == "OAUTH_SCOPE_MISMATCH" or response.status == 403 or code in {"NO_PERMISSION", "AUTHORIZATION_FAILED"}:
+        return SourceForbiddenError("the account lacks a scope or a permission", **facts)
+    if response.status == 401 or code in {"INVALID_TOKEN", "AUTHENTICATION_FAILURE"}:
+        return TokenExpiredError("the token is not accepted", **facts)
+    if response.status >= 500:
+        return UnavailableError("not available", **facts)
+    if code == "DUPLICATE_DATA":
+        return DuplicateError("another record has this value", **facts)
+    if not code:
+        return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+    return RejectedError(f"refused: {code}" if _CODE.fullmatch(code) else f"refused with {response.status}", **facts)
+
+
+def _token_fault(response: Response) -> SourceError:
+    said = response.json_or_none()
+    if not isinstance(said, dict):
+        return ProtocolError(f"answered {response.status} with broken JSON", status=response.status)
+    if "too many requests" in str(said.get("error_description", "")).lower():
+        return ThrottledError("the grant was renewed too often", status=response.status, retry_after=_BLOCKED)
+    if response.status >= 500:
+        return UnavailableError("not available", status=response.status)
+    code = str(said.get("error"))
+    return GrantLostError(
+        "the grant is not accepted", status=response.status, upstream_code=code if _CODE.fullmatch(code) else None
+    )
