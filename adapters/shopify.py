@@ -55,6 +55,9 @@ _VALUES = 50  # e-mail addresses, numbers or customers in one search
 _TYPES: Mapping[str, FieldType] = {
     "number_integer": "NUMBER", "number_decimal": "NUMBER", "boolean": "BOOLEAN", "date": "DATE", "date_time": "DATETIME", "json": "JSON", "money": "JSON",
 }  # fmt: skip
+_SHUT: Mapping[int, str] = {
+    402: "the shop is frozen until its owner pays", 403: "the app lacks a scope", 423: "the shop is locked", 430: "refused for security",
+}  # fmt: skip
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
 _TIMES: Mapping[str, Any] = {
     "native_id": {"path": "id", "convert": "last_segment"},
@@ -286,11 +289,13 @@ class Shopify(Adapter):
 
     async def _write(self, api: Api, writes: Sequence[Write]) -> list[Outcome]:
         known = await self._identified(api, [write for write in writes if write.verb == "upsert" and sets_metafields(write)])
-        gids = [
-            self._gid("contact", write.native_id) if write.native_id else known.get(str(write.row.get("email")))
-            for write in writes
-        ]
-        document = Document(writes, gids)
+
+        def gid(write: Write) -> str | None:
+            if write.native_id:
+                return self._gid("contact", write.native_id)
+            return known.get(str(write.row["email"])) if write.verb == "upsert" else None
+
+        document = Document(writes, [gid(write) for write in writes])
         answer = await self._send(api, "contact.write", document.query, document.variables, document.cost, safe=document.safe)
         return document.outcomes(answer.json())
 
@@ -359,8 +364,8 @@ class Shopify(Adapter):
             )
         if response.status == 401:
             return TokenExpiredError("the access token is not accepted", **facts)
-        if response.status in {402, 403, 423, 430}:
-            return SourceForbiddenError("the shop does not let us in", **facts)
+        if response.status in _SHUT:
+            return SourceForbiddenError(_SHUT[response.status], **facts)
         if response.status >= 500:
             return UnavailableError("not available", **facts)
         if not isinstance(body, dict):

@@ -254,7 +254,7 @@ class Zendesk(Adapter):
         path = f"{self._root}/{self.kinds[kind].object}"
 
         async def one(write: Write) -> Outcome:
-            [outcome] = await settled([write], lambda _: written(api, path, write))
+            [outcome] = await settled([write], lambda _: written(api, kind, path, write))
             return outcome
 
         return list(await asyncio.gather(*(one(write) for write in writes)))

@@ -132,6 +132,15 @@ def test_an_upsert_with_metafields_is_resolved_first_for_customer_set_takes_none
     assert _metafield(shop, first.native_id, "points") == {"type": "number_integer", "value": "13"}
 
 
+def test_a_create_beside_an_upsert_of_the_same_address_is_a_create(shop: System) -> None:
+    [made] = shop.write("contact", Write(verb="create", row=named(1)))
+    row = {**named(1), POINTS: {"value": 12}}
+
+    twin, same = shop.write("contact", Write(verb="create", row=row), Write(verb="upsert", match="email", row=row))
+
+    assert (twin.state, same.state, same.native_id) == ("CONFLICT", "APPLIED", made.native_id)
+
+
 def test_a_metafield_is_written_by_its_label_and_emptied_by_its_own_mutation(shop: System) -> None:
     async def work(source: Source, _: Noted) -> list[Outcome]:
         values = {"email": "vip@people.example"}
