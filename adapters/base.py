@@ -206,7 +206,6 @@ class Checked:
 
     account: str
     name: str | None = None
-    unreadable: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

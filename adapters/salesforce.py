@@ -33,6 +33,7 @@ from adapters.base import (
     batches,
 )
 from adapters.salesforce_writing import ROLES, Writer, refusal
+from mapping.spec import Document
 from model.errors import (
     ExhaustedError,
     ProtocolError,
@@ -147,6 +148,9 @@ class Salesforce(Adapter):
         name = self.kinds[kind].object
         answer = await api.send(Request(operation=f"{kind}.describe", path=f"{self._root}/sobjects/{name}/describe"))
         fields = {each["name"]: _field(each) for each in answer.json()["fields"]}
+        # What security hides is left out of the answer, as if it were not there; an org with one currency has no code.
+        for path in _mapped(self.kinds[kind].mapping) - fields.keys() - {"CurrencyIsoCode"}:
+            fields[path] = FieldMeta(name=path, path=path, type="TEXT", label=path, readable=False, writable=False)
         return ObjectType(name=name, fields=fields, stages=await self._stages(api) if kind == "deal" else {})
 
     async def _stages(self, api: Api) -> dict[str, Stage]:
@@ -327,7 +331,13 @@ class Salesforce(Adapter):
 
 
 def _present(meta: ObjectType, fields: Sequence[str]) -> list[str]:
-    return ["Id", *(path for path in fields if path != "Id" and path in meta.fields)]
+    return ["Id", *(path for path in fields if path != "Id" and (known := meta.fields.get(path)) and known.readable)]
+
+
+def _mapped(mapping: Mapping[str, Any]) -> set[str]:
+    """Return the fields that our mapping reads."""
+    rules = Document.model_validate({"fields": mapping}).fields.values()
+    return {path for rule in rules for path in rule.native_paths() if "." not in path}
 
 
 def _quoted(text: str) -> str:

@@ -3,7 +3,8 @@
 Facts from the Sugar Developer Guide (REST v10 to v11.27: filters, bulk, links, metadata, exceptions) and the SugarCloud policy guide.
 What these leave open, and this relies on: that dropdown labels and each stage's probability come from `/lang/{language}`, ISO codes from
 the metadata's `currencies`, won and lost from the configuration of Forecasts (each is done without where the instance has it not),
-and that a filter compares ids as `order_by` sorts them. Visibility by teams hides records without a word.
+that a filter compares ids as `order_by` sorts them, and addresses without regard to case, as the usual databases do.
+Visibility by teams hides records without a word.
 """
 
 import asyncio

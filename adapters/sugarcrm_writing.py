@@ -18,7 +18,7 @@ from adapters.base import Api, Outcome, Request, Response, Write, batches
 from adapters.writing import failed, settled
 from mapping.convert import boolean, instant
 from model.errors import ProtocolError, RejectedError, SourceError, StaleVersionError
-from model.records import Kind, Row
+from model.records import FieldMeta, Kind, Row
 
 BULK = 20  # requests in one bulk call, which Sugar runs one after another
 LINKS: Mapping[tuple[Kind, Kind], str] = {
@@ -88,13 +88,11 @@ class Writer:
         looked_at = [each.native_id for each in writes if each.native_id and _needs_the_row(each)]
         try:
             rows = await self._sugar.read(api, kind, looked_at, ["email"] if any("email" in each.row for each in writes) else [])
-            money = any(CURRENCY in each.row for each in writes)
-            codes = (await api.described(kind)).fields["currency_id"].options if money else {}
+            known = (await api.described(kind)).fields if kind == "deal" and any(each.row for each in writes) else {}
         except SourceError as error:  # nothing was sent
             return [Outcome(state="REJECTED", native_id=each.native_id, error=error) for each in writes]
         before = {row["id"]: row for row in rows if row is not None}
-        ids = {code: id for id, code in codes.items()}
-        return [_planned(each, before.get(each.native_id or ""), ids) for each in writes]
+        return [_planned(each, before.get(each.native_id or ""), known) for each in writes]
 
     def _path(self, kind: Kind, write: Write) -> str:
         return f"/{self._modules[kind]}" + (f"/{write.native_id}" if write.native_id else "")
@@ -141,24 +139,31 @@ def _needs_the_row(write: Write) -> bool:
     return "email" in write.row or (write.verb == "delete" and write.if_version is not None)
 
 
-def _planned(write: Write, before: Row | None, currencies: Mapping[str, str]) -> Row | Outcome:
+def _planned(write: Write, before: Row | None, known: Mapping[str, FieldMeta]) -> Row | Outcome:
     if write.verb == "update" and not write.row and not write.if_version:
         return Outcome(state="APPLIED" if any(write.links.values()) else "UNCHANGED", native_id=write.native_id)
     if write.verb == "delete" and write.if_version and before is not None:
-        changed, known = instant(before["date_modified"]), datetime.fromisoformat(write.if_version)
-        if changed is not None and changed > known:
+        changed, seen = instant(before["date_modified"]), datetime.fromisoformat(write.if_version)
+        if changed is not None and changed > seen:
             return Outcome(
                 state="CONFLICT", native_id=write.native_id, error=StaleVersionError("the record was changed meanwhile")
             )
     row = {name: value for name, value in write.row.items() if name != CURRENCY}
     if "email" in row:
         row["email"] = _addresses(row["email"], (before or {}).get("email") or ())
+    # Sugar passes over what it works out by itself: a deal's amount and stage, where revenue line items make it up.
+    if own := [name for name in row if name in known and not known[name].writable]:
+        return _refused(write, "the instance works this out by itself", own)
     if code := write.row.get(CURRENCY):
-        if code not in currencies:
-            error = RejectedError("the instance does not know this currency")
-            return Outcome(state="REJECTED", native_id=write.native_id, error=error, fields=(CURRENCY,))
-        row["currency_id"] = currencies[code]
+        ids = {each: id for id, each in known["currency_id"].options.items()}
+        if code not in ids:
+            return _refused(write, "the instance does not know this currency", (CURRENCY,))
+        row["currency_id"] = ids[code]
     return row
+
+
+def _refused(write: Write, reason: str, fields: Sequence[str]) -> Outcome:
+    return Outcome(state="REJECTED", native_id=write.native_id, error=RejectedError(reason), fields=fields)
 
 
 def _addresses(address: str | None, before: Sequence[Row]) -> list[Row]:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from identity.rules import MAX_CARRIERS, Edge, Known, components, fold
+from identity.rules import MAX_CARRIERS, Edge, Known, components, fold, is_common
 from model.clock import Clock
 from model.records import Person, Ref
 from store import identity as rows
@@ -203,7 +203,7 @@ class IdentityIndex:
             asked |= fresh
             found = await rows.carriers(connection, workspace, sorted(fresh))
             # An identifier that many carry says nothing; following it would drag in strangers without end.
-            common |= {key for key, refs in found.items() if len(refs) > MAX_CARRIERS + len(changed)}
+            common |= {key for key, refs in found.items() if is_common(refs, beside=len(changed))}
             near = {ref for key, refs in found.items() if key not in common for ref in refs}
             missing = (near | beside.keys()) - keys.keys()
             if not missing:

@@ -1,12 +1,13 @@
 """When two records are the same person. Pure: the same records give the same components, whatever order they came in.
 
 Edges by strength: the same e-mail address (strong); the same phone number and the same surname (weak: a phone alone
-links nobody). Guard rails: role addresses and identifiers that too many records carry link nothing; a weak edge never
+links nobody). Guard rails: role addresses and identifiers that too many records of one source carry link nothing; a weak edge never
 joins two groups that each hold a record of the same source; no component grows past a bound.
 """
 
 import itertools
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,9 @@ from typing import Literal
 from model.records import Ref
 
 Method = Literal["EXACT_EMAIL", "EXACT_PHONE"]
-MAX_CARRIERS = 10  # records with one identifier; beyond it the identifier says nothing about a person
+# Records of one kind in one source with one identifier; beyond it the identifier says nothing about a person. Not records in all: someone
+# whom forty systems know is still one.
+MAX_CARRIERS = 10
 MAX_COMPONENT = 50  # records of one person
 _ROLES = frozenset(
     [
@@ -97,6 +100,16 @@ def fold(name: str | None) -> str | None:
     return plain or None
 
 
+def is_common(carriers: Iterable[Ref], *, beside: int = 0) -> bool:
+    """Tell whether an identifier has too many carriers to say anything.
+
+    Args:
+        beside: how many of them may be there only because they are about to change.
+    """
+    counted = Counter((ref.source, ref.kind) for ref in carriers)
+    return max(counted.values(), default=0) > MAX_CARRIERS + beside
+
+
 def components(records: Iterable[Known]) -> tuple[list[list[Ref]], list[Edge]]:
     """Return the groups of records that are one person each, and the edges that hold them together.
 
@@ -120,12 +133,12 @@ def _candidates(known: Mapping[Ref, Known]) -> list[Edge]:
     strong = [
         Edge(a, b, "EXACT_EMAIL", 1.0, email)
         for email, carriers in sorted(emails.items())
-        if len(carriers) <= MAX_CARRIERS and not is_role_address(email)
+        if not is_common(carriers) and not is_role_address(email)
         for a, b in itertools.pairwise(carriers)
     ]
     weak = []
     for phone, carriers in sorted(phones.items()):
-        if len(carriers) > MAX_CARRIERS:
+        if is_common(carriers):
             continue
         by_surname: dict[str, list[Ref]] = {}
         for ref in carriers:

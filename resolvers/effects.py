@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from identity.index import Observed
 from model.errors import ConflictError, ErrorCode, SourceError
 from model.records import Kind, Ref
-from resolvers.context import Context
-from resolvers.fanout import not_asked
+from resolvers import people
+from resolvers.context import Context, Terms
+from resolvers.fanout import Fanout, not_asked
 from sources.reading import Reading
 from sources.source import Source
 from sources.writer import Written
@@ -209,6 +211,7 @@ async def _once(effects: Effects, work: Callable[[Effects], Awaitable[None]], ho
             _replay(effects, known.outcome)
             return
         await work(effects)
+        await _remember(effects)
         if effects.writes and not any(each.error and each.error.retryable for each in effects.writes):
             await context.writer.end(key, OPERATION, _stored(effects))
         elif not effects.writes:
@@ -216,6 +219,20 @@ async def _once(effects: Effects, work: Callable[[Effects], Awaitable[None]], ho
     finally:
         for name in taken:
             await context.writer.released(name, holder)
+
+
+async def _remember(effects: Effects) -> None:
+    """Let the identity index know who was written: the system's own search may not know them yet."""
+    context = effects.context
+    refs = [each.ref for each in effects.writes if each.ref and each.kind in people.PERSON_KINDS and each.state == "APPLIED"]
+    if refs:
+        found = await people.by_refs(Fanout(context, fresh(context)), refs, frozenset())
+        await context.index.observe(context.workspace, [Observed.of(person) for person in found])
+
+
+def fresh(context: Context) -> Terms:
+    """Return terms under which what was just written is read: with time of its own; caches know already that it was written."""
+    return Terms(deadline=context.clock.monotonic() - context.started + 5.0)
 
 
 async def _leased(effects: Effects, name: str, holder: str) -> bool:

@@ -13,7 +13,7 @@ from model.money import Money
 from model.records import Kind, Lead, Person, Record
 from resolvers import lookup, people
 from resolvers.context import Context, Fields, Terms
-from resolvers.effects import Effects, Options, TargetOutcome, digest_of, performed
+from resolvers.effects import Effects, Options, TargetOutcome, digest_of, fresh, performed
 from resolvers.fanout import Fanout, IncompleteError
 from resolvers.people import Customer
 from sources.source import Source
@@ -158,7 +158,7 @@ async def deal_upsert(asked: Mapping[str, Any], said: DealInput, options: Option
 async def written_records(effects: Effects, kind: Kind, fields: Fields) -> list[Record]:
     """Return the records of a kind that a mutation wrote or found right, as their systems show them now."""
     refs = [each.ref for each in effects.writes if each.kind == kind and each.ref is not None and each.state != "REJECTED"]
-    fanout = Fanout(effects.context, _fresh(effects.context))
+    fanout = Fanout(effects.context, fresh(effects.context))
     found = await people.read(fanout, dict.fromkeys(refs), fields)
     return [record for ref in refs if (record := found.get(ref)) is not None]
 
@@ -168,7 +168,7 @@ async def written_customer(effects: Effects, kind: Kind, fields: Fields) -> Cust
     found = [each for each in await written_records(effects, kind, fields) if isinstance(each, Person)]
     if not found:
         return None
-    gathered = await people.gather(Fanout(effects.context, _fresh(effects.context)), found, fields)
+    gathered = await people.gather(Fanout(effects.context, fresh(effects.context)), found, fields)
     return gathered.customers[gathered.by_ref[found[0].ref]]
 
 
@@ -306,7 +306,9 @@ async def _deal_created(
         return effects.refusal(
             source, "deal", "VALIDATION", "the customer has no contact in this source: customerUpsert comes first", "input", "customerId"
         )  # fmt: skip
-    values = _writable(effects, source, "deal", _deal_values(said, source))
+    begins = said.stage is None and "stage" in source.adapter.kinds["deal"].writes  # a new deal is in its first stage
+    begun = replace(said, stage="OPEN") if begins else said
+    values = _writable(effects, source, "deal", _deal_values(begun, source))
     links = _links(effects, source, {"account": said.account_id}) | _contact_link(source, contacts)
     return await upserted(effects, source, "deal", None, values, _customs(said.custom, source), links, upserts=False)
 
@@ -414,8 +416,3 @@ def _one_version(effects: Effects, targets: Sequence[Source]) -> bool:
         effects.fault("VALIDATION", "`ifVersion` is of one record: name one target", "options", "ifVersion")
         return False
     return True
-
-
-def _fresh(context: Context) -> Terms:
-    """Terms under which what was just written is read: with time of its own; caches know already that it was written."""
-    return Terms(deadline=context.clock.monotonic() - context.started + 5.0)

@@ -92,7 +92,8 @@ class Salesforce(Dialect):
             SUBSCRIPTION: _table("a01", (_subscription(each) for each in profiles if not each.deleted and each.number % 4 == 0), self._row_of_subscription, {}),
             "OpportunityStage": Table({sf_id("01J", at): at for at in range(len(STAGES))}, _stage),
         }  # fmt: skip
-        self._queries = Queries(self._by_object)
+        self.hidden: set[str] = set()  # see Queries
+        self._queries = Queries(self._by_object, self.hidden)
         self._writing = Writing(clock, self._by_object)
 
     # ---- surroundings ----
@@ -225,7 +226,9 @@ class Salesforce(Dialect):
         since = request.headers.get("if-modified-since")
         if since is not None and parsedate_to_datetime(since) >= DESCRIBED_AT:
             return Response(status_code=304)
-        return json_response(described(name), headers={"Last-Modified": format_datetime(DESCRIBED_AT, usegmt=True)})
+        said = described(name)
+        said["fields"] = [each for each in said["fields"] if f"{name}.{each['name']}" not in self.hidden]
+        return json_response(said, headers={"Last-Modified": format_datetime(DESCRIBED_AT, usegmt=True)})
 
     # ---- records ----
 

@@ -5,7 +5,7 @@ From the REST API guide's pages on query, queryAll and search. `soql.py` parses 
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -27,10 +27,11 @@ class Queries:
     """
     Args:
         tables: by object name.
+        hidden: fields, such as "Contact.Phone", that field-level security keeps from the caller: for them there are none.
     """
 
-    def __init__(self, tables: Mapping[str, Table[Any]]) -> None:
-        self.tables = tables
+    def __init__(self, tables: Mapping[str, Table[Any]], hidden: Set[str]) -> None:
+        self.tables, self.hidden = tables, hidden
         self._cursors: dict[str, list[Row]] = {}
 
     def row(self, name: str, id: str) -> Row | None:
@@ -177,7 +178,7 @@ class Queries:
                     f"\nSELECT {path} FROM {table}\n       ^\nERROR at Row:1:Column:8\nDidn't understand relationship '{step}' in field path.",
                 )
             at = parent[1]
-        if field not in FIELDS[at]:
+        if field not in FIELDS[at] or f"{at}.{field}" in self.hidden:
             raise Refusal(
                 400,
                 "INVALID_FIELD",

@@ -85,14 +85,14 @@ async def carriers(
 async def common(
     connection: AsyncConnection, workspace: str, values: Iterable[tuple[str, str]], more_than: int
 ) -> set[tuple[str, str]]:
-    """Return those keys that more than so many records carry."""
+    """Return those keys that more than so many records of one source and kind carry."""
     found: set[tuple[str, str]] = set()
     for some in _chunks(list(values)):
         key = (identity_keys.c.type, identity_keys.c.value)
         query = (
             select(*key)
             .where(identity_keys.c.workspace == workspace, tuple_(*key).in_(some))
-            .group_by(*key)
+            .group_by(*key, identity_keys.c.source, identity_keys.c.kind)
             .having(func.count() > more_than)
         )
         found |= {(type_, value) for type_, value in (await connection.execute(query)).all()}

@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pytest
 
-from adapters.base import Config, Outcome, Request, Response, Scan
+from adapters.base import Config, Outcome, Request, Response, Scan, Write
 from adapters.sugarcrm import SugarCRM as Adapter
 from model.errors import SourceForbiddenError
 from model.money import Money
@@ -237,6 +237,20 @@ async def test_an_instance_that_gives_out_no_words_is_described_by_its_keys() ->
 async def test_a_module_that_the_user_may_not_see_is_forbidden() -> None:
     with pytest.raises(SourceForbiddenError):
         await SUGAR.describe(Canned(metadata={"modules": [], "_hash": "x"}, en_us={}), "lead")
+
+
+async def test_what_the_instance_works_out_by_itself_is_refused_and_not_passed_over() -> None:
+    class Described(Canned):
+        async def described(self, kind: Kind) -> ObjectType:
+            return await SUGAR.describe(self, kind)
+
+    fields = {"sales_stage": {"type": "enum"}, "amount": {"type": "currency", "calculated": True}, "name": {"type": "name"}}
+    api = Described(metadata={"modules": {"Opportunities": {"fields": fields}}}, sales_stage={}, en_us={})
+    write = Write(verb="update", native_id="x", row={"name": "New", "amount": "12.00", "currency_code": "USD"})
+
+    [outcome] = await SUGAR.write(api, "deal", [write])
+
+    assert (outcome.state, list(outcome.fields)) == ("REJECTED", ["amount"])
 
 
 # ---- sessions and the limit ----

@@ -162,8 +162,15 @@ def test_an_option_is_written_by_its_label(sales: World) -> None:
 
 @pytest.mark.parametrize("crm", LEADS)
 def test_a_lead_is_captured_once_and_then_changed(sales: World, crm: str) -> None:
-    email = f"prospect{next(_NUMBER)}@hopeful.example"
-    said = {"email": email, "phone": "+14155550188", "givenName": "Hope", "familyName": "Full", "company": "Hopeful Inc"}
+    number = next(_NUMBER)
+    email = f"prospect{number}@hopeful.example"
+    said = {
+        "email": email,
+        "phone": f"+1415555{number:04}",
+        "givenName": "Hope",
+        "familyName": f"Full{number}",
+        "company": "Hopeful Inc",
+    }
 
     made = sales.data(LEAD, {"input": said, "options": {"idempotencyKey": key(), "targets": [crm]}})["leadCapture"]
     sales.control.post("/_control/clock", json={"advance_s": 600})

@@ -81,6 +81,15 @@ async def test_an_address_that_many_carry_links_nobody(index: IdentityIndex) -> 
     assert all(len(each.refs) == 1 for each in members.values())
 
 
+async def test_someone_whom_many_systems_know_is_still_one(index: IdentityIndex) -> None:
+    for number in range(40):
+        found = await index.observe(W, [seen(f"system{number}", number, emails="x@y.example")])
+
+    members = await index.members(W, found.values())
+
+    assert [len(each.refs) for each in members.values()] == [40]
+
+
 async def test_a_merge_keeps_the_oldest_id_and_the_other_goes_on_resolving(index: IdentityIndex) -> None:
     first = (await index.observe(W, [seen("a", 1, emails="x@y.example")]))[Ref("a", "contact", "1")]
     second = (await index.observe(W, [seen("b", 2, emails="z@y.example")]))[Ref("b", "contact", "2")]
