@@ -124,7 +124,24 @@ class RetriableError(SourceError):
 
 
 class ThrottledError(RetriableError):
+    """
+    Attributes:
+        shared: the limit is one that other calls meet as well, so they wait too; else it is that of one record.
+    """
+
     code: ClassVar[ErrorCode] = "RATE_LIMITED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        upstream_code: str | None = None,
+        retry_after: float | None = None,
+        shared: bool = True,
+    ) -> None:
+        super().__init__(message, status=status, upstream_code=upstream_code, retry_after=retry_after)
+        self.shared = shared
 
 
 class UnavailableError(RetriableError):

@@ -24,6 +24,7 @@ from graphql import (
     GraphQLObjectType,
     InlineFragmentNode,
     OperationDefinitionNode,
+    OperationType,
     SelectionSetNode,
     build_schema,
     execute_sync,
@@ -42,14 +43,16 @@ from model.keys import normal_phone
 from sandbox import shopify_query as search
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Bucket, Dialect, Endpoint, Tokens, form, json_response
+from sandbox.shopify_customers import GID, Customers
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import PRODUCTS, Order, Profile, World
 
 SHOP = "c360-demo.myshopify.com"
+_SHOP: Row = {"__typename": "Shop", "id": "gid://shopify/Shop/1", "name": "Demo", "myshopifyDomain": SHOP, "currencyCode": "USD", "ianaTimezone": "America/New_York"}  # fmt: skip
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "shopify-demo-app", "shopify-demo-secret", "shprt_demo"
 ADMIN_TOKEN = "shpat_demo"
-_MAX_COST, _PAGE, _DAY = 1000, 250, 86_400
+_MAX_COST, _MUTATION, _PAGE, _DAY = 1000, 10, 250, 86_400
 _RATES = {"USD": 100, "EUR": 110, "GBP": 125}  # shop money (USD) per 100 of the presentment currency
 _STATES = (
     ("PAID", "UNFULFILLED"), ("PAID", "PARTIALLY_FULFILLED"), ("PAID", "FULFILLED"), ("VOIDED", "UNFULFILLED"), ("REFUNDED", "FULFILLED"),
@@ -86,6 +89,10 @@ class Shopify(Dialect):
                 "customer": Column(lambda each: each.contact, lambda row: int(row["customerId"])),
             }),
         }  # fmt: skip
+        self._customers = Customers(
+            self.tables["contact"], clock, blank=self._blank, orders=self._orders_of, shop=_SHOP,
+            types={(space, key): type for owner, space, key, _, type in _DEFINITIONS if owner == "CUSTOMER"},
+        )  # fmt: skip
 
     # ---- surroundings ----
 
@@ -159,7 +166,7 @@ class Shopify(Dialect):
             return json_response({"error": "invalid_request", "error_description": "The body cannot be read"}, status=400)
         if said.get("client_id") != CLIENT_ID or said.get("client_secret") != CLIENT_SECRET:
             return json_response({"error": "invalid_client", "error_description": "Client authentication failed"}, status=400)
-        scope = {"scope": "read_customers,read_orders,read_all_orders"}
+        scope = {"scope": "read_customers,write_customers,read_orders,read_all_orders"}
         if said.get("grant_type") == "client_credentials":
             token = self.tokens.issue(CLIENT_ID, prefix="shpat_", lifetime=_DAY)
             return json_response({"access_token": token, **scope, "expires_in": _DAY - 1})
@@ -210,7 +217,8 @@ class Shopify(Dialect):
             return self._throttled(requested, self._bucket.wait(requested))
         warnings: list[Row] = []
         result = execute_sync(_SCHEMA, document, root_value=self._root(warnings), variable_values=variables, operation_name=name)
-        actual = min(requested, _counted(result.data))
+        is_mutation = operation.operation is OperationType.MUTATION
+        actual = requested if is_mutation else min(requested, _counted(result.data))
         self._bucket.give(requested - actual)
         status = {
             "maximumAvailable": float(self._bucket.limit),
@@ -230,7 +238,8 @@ class Shopify(Dialect):
     def _root(self, warnings: list[Row]) -> Row:
         customers, orders = self.tables["contact"], self.tables["order"]
         return {
-            "shop": {"__typename": "Shop", "id": "gid://shopify/Shop/1", "name": "Demo", "myshopifyDomain": SHOP, "currencyCode": "USD", "ianaTimezone": "America/New_York"},
+            "shop": _SHOP,
+            **self._customers.mutations(),
             "node": lambda _, id: self._node(id),
             "nodes": lambda _, ids: self._nodes(ids),
             "customer": lambda _, id: self._node(id, "Customer"),
@@ -249,7 +258,7 @@ class Shopify(Dialect):
 
     def _node(self, id: str, type: str | None = None) -> Row | None:
         """Return what the global id names, None when the store has no such thing (deleted, merged away, another type)."""
-        if (parts := _GID.fullmatch(id)) is None:
+        if (parts := GID.fullmatch(id)) is None:
             raise GraphQLError(f"Invalid global id `{id}`")
         table = {"Customer": self.tables["contact"], "Order": self.tables["order"]}.get(parts["type"])
         return table.get(parts["number"]) if table is not None and type in {None, parts["type"]} else None
@@ -338,6 +347,10 @@ class Shopify(Dialect):
             "metafield": lambda _, key, namespace="custom": _metafield(each.id, namespace, key, {"points": ("number_integer", str(each.number)), "vip-since": ("date", _iso(each.created)[:10])}),
             "orders": lambda _, **said: self._connection("orders", self.tables["order"], [], **said, among=self._orders_of(each.id)),
         }  # fmt: skip
+
+    def _blank(self, number: int) -> Row:
+        row = self._customer(Profile(number, 0, "", "", None, (), None, "", "US", 0, 0, 0, 0, 0))
+        return {**row, "defaultAddress": None, "metafield": lambda _, key, namespace="custom": None}
 
     def _orders_of(self, customer: int) -> list[Row]:
         return self.tables["order"].having("customer", [customer])
@@ -551,7 +564,6 @@ def _spelled(term: search.Term) -> search.Term:
 
 # ---- what a query is refused for, and what it costs ----
 
-_GID = re.compile(r"gid://shopify/(?P<type>\w+)/(?P<number>\d+)")
 _VERSION = re.compile(r"\d{4}-(01|04|07|10)")
 
 
@@ -592,7 +604,7 @@ def _wrong_variables(operation: OperationDefinitionNode, variables: Mapping[str,
                     "message": f"Invalid global id `{id}`",
                 }
                 for at, id in ids
-                if id is not None and _GID.fullmatch(str(id)) is None
+                if id is not None and GID.fullmatch(str(id)) is None
             ]
         else:
             continue
@@ -603,14 +615,15 @@ def _wrong_variables(operation: OperationDefinitionNode, variables: Mapping[str,
 
 
 def _cost(document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, Any]) -> int:
-    """Return the requested cost: an object 1, a connection its size times what a node costs, scalars nothing.
+    """Return the requested cost: an object 1, a connection its size times what a node costs, a mutation 10, scalars nothing.
 
     Of the types an interface may turn out to be, the dearest counts.
     """
     fragments = {each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)}
     coerced = get_variable_values(_SCHEMA, operation.variable_definitions or (), dict(variables))
     assert isinstance(coerced, VariableValues)
-    return _priced(operation.selection_set, "QueryRoot", fragments, coerced)
+    root = "Mutation" if operation.operation is OperationType.MUTATION else "QueryRoot"
+    return _priced(operation.selection_set, root, fragments, coerced)
 
 
 def _priced(
@@ -637,6 +650,8 @@ def _field_price(
     type = get_named_type(definition.type).name
     below = _priced(selection, type, fragments, variables)
     said = get_argument_values(definition, node, variables)
+    if parent == "Mutation":  # what it answers with, an object and its errors, is in the price
+        return _MUTATION + max(0, below - 2)
     if type.endswith("Connection"):
         return max(0, said.get("first") or 0) * max(below, 1)
     if node.name.value == "nodes" and parent == "QueryRoot":

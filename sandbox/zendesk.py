@@ -22,13 +22,15 @@ from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import Company, Profile, Ticket, User, World
 from sandbox.zendesk_query import MalformedSearch, Term, parse
+from sandbox.zendesk_routes import Routes
+from sandbox.zendesk_writing import STATUSES, Writing
 
 SUBDOMAIN = "c360-demo"
+_BASE = f"https://{SUBDOMAIN}.zendesk.com/api/v2"
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "zendesk-demo-client", "zendesk-demo-secret", "zendesk-demo-refresh"
 AGENT, API_TOKEN = "agent1@c360-demo.example", "zendesk-demo-api-token"
 _BEYOND = 1 << 32  # Zendesk's ids do not fit in 31 bits
 _SEARCH_CAP, _OFFSET_CAP, _PAGE = 1000, 10_000, 100
-_STATUSES = ("new", "open", "pending", "hold", "solved", "closed")
 _PRIORITIES = (None, "low", "normal", "high", "urgent")
 _PLANS = ("basic", "plus", "enterprise")
 _FIELD_ID = 27642
@@ -51,11 +53,13 @@ class Zendesk(Dialect):
         used = {each.company for each in profiles}
         self.tables = {
             "contact": _table(users, self._user, {
-                "email": Column(_emails, lambda row: (row["email"] or "").lower() or None),
+                "email": Column(_emails, self._addresses),
                 "phone": Column(lambda each: _phone(each), lambda row: normal_phone(row["phone"], "US") if row["phone"] else None),
                 "organization_id": Column(_organization, lambda row: row["organization_id"]),
             }),
-            "account": _table({_id(each.id): each for each in world.companies if each.id in used}, self._company, {}),
+            "account": _table({_id(each.id): each for each in world.companies if each.id in used}, self._company, {
+                "name": Column(lambda each: each.name.lower(), lambda row: row["name"].lower()),
+            }),
             "ticket": _table({_id(each.id): each for each in tickets}, self._ticket, {
                 "requester": Column(lambda each: each.contact + _BEYOND, lambda row: row["requester_id"]),
             }),
@@ -65,6 +69,11 @@ class Zendesk(Dialect):
             "organizations": self.tables["account"],
             "tickets": self.tables["ticket"],
         }
+        kinds = {"users": "contact", "organizations": "account", "tickets": "ticket"}
+        self._writing = Writing(
+            self._by_object, clock, blank=_blank, alive=_alive, delete=lambda object, id: self.delete(kinds[object], id), agent=1 + _BEYOND,
+        )  # fmt: skip
+        self._routes = Routes(self._writing, clock, base=_BASE)
 
     # ---- surroundings ----
 
@@ -73,12 +82,12 @@ class Zendesk(Dialect):
 
     def endpoints(self) -> list[Endpoint]:
         found = [Endpoint("POST", "/oauth/tokens", self._token, open=True)]
-        for suffix in ("", ".json"):
+        for suffix in (".json", ""):
             found += [
+                *self._routes.endpoints(suffix),
                 Endpoint("GET", f"/api/v2/users/me{suffix}", self._me),
                 Endpoint("GET", f"/api/v2/users/search{suffix}", self._user_search),
                 Endpoint("GET", f"/api/v2/users/{{id:int}}/tickets/requested{suffix}", self._requested),
-                Endpoint("GET", f"/api/v2/users/{{id:int}}/identities{suffix}", self._identities),
                 Endpoint("GET", f"/api/v2/organizations/{{id:int}}/users{suffix}", self._organization_users),
                 Endpoint("GET", f"/api/v2/search{suffix}", self._search),
                 *(Endpoint("GET", f"/api/v2/{each}{suffix}", partial(self._list, each)) for each in self._by_object),
@@ -175,7 +184,7 @@ class Zendesk(Dialect):
                 "access_token": self.tokens.issue(CLIENT_ID),
                 "token_type": "bearer",
                 "refresh_token": following,
-                "scope": "read",
+                "scope": "read write",
                 "expires_in": int(self.tokens.lifetime),
             }
         )
@@ -187,7 +196,7 @@ class Zendesk(Dialect):
 
     async def _get(self, kind: str, request: Request) -> Response:
         row = self._by_object[kind].get(str(request.path_params["id"]))
-        if row is None or (kind == "tickets" and not _alive(row)):
+        if row is None or (kind != "users" and not _alive(row)):  # a deleted user is shown, and is not active
             return _not_found()
         return json_response({kind.rstrip("s"): row})
 
@@ -220,26 +229,6 @@ class Zendesk(Dialect):
         rows = [row for row in self.tables["contact"].having("organization_id", [request.path_params["id"]]) if _alive(row)]
         return self._paged(request, "users", sorted(rows, key=lambda row: row["id"]))
 
-    async def _identities(self, request: Request) -> Response:
-        row = self.tables["contact"].get(str(request.path_params["id"]))
-        if row is None:
-            return _not_found()
-        found = (
-            [
-                {
-                    "id": row["id"] * 10,
-                    "user_id": row["id"],
-                    "type": "email",
-                    "value": row["email"],
-                    "primary": True,
-                    "verified": True,
-                }
-            ]
-            if row["email"]
-            else []
-        )
-        return json_response({"identities": found, "count": len(found)})
-
     def _paged(self, request: Request, kind: str, rows: Iterable[Row]) -> Response:
         """Answer by cursor where `page[size]` is given, by offset otherwise."""
         query = request.query_params
@@ -252,7 +241,7 @@ class Zendesk(Dialect):
             page = left[: int(size)]
             more = len(left) > len(page)
             cursor = str(page[-1]["id"]) if page else None
-            link = f"{request.url.path}?page[size]={size}&page[after]={cursor}" if more else None
+            link = str(request.url.include_query_params(**{"page[size]": size, "page[after]": cursor})) if more else None
             return json_response(
                 {
                     kind: page,
@@ -273,7 +262,7 @@ class Zendesk(Dialect):
             {
                 kind: page,
                 "count": len(every),
-                "next_page": f"{request.url.path}?page={int(number) + 1}" if more else None,
+                "next_page": str(request.url.include_query_params(page=int(number) + 1)) if more else None,
                 "previous_page": None,
             }
         )
@@ -322,7 +311,7 @@ class Zendesk(Dialect):
             {
                 key: page,
                 "count": len(rows),
-                "next_page": f"{request.url.path}?page={int(number) + 1}" if more else None,
+                "next_page": str(request.url.include_query_params(page=int(number) + 1)) if more else None,
                 "previous_page": None,
                 "facets": None,
             }
@@ -380,11 +369,15 @@ class Zendesk(Dialect):
 
     # ---- rendering ----
 
+    def _addresses(self, row: Row) -> tuple[str, ...]:
+        """All the addresses of a user: those of people who are deleted are free again."""
+        return tuple(each["value"].lower() for each in self._writing.addresses(row)) if _alive(row) else ()
+
     def _user(self, each: Profile | User) -> Row:
         id = each.id + _BEYOND
         common: Row = {
             "id": id,
-            "url": f"https://{SUBDOMAIN}.zendesk.com/api/v2/users/{id}.json",
+            "url": f"{_BASE}/users/{id}.json",
             "name": f"{each.given} {each.family}",
             "email": each.email,
         }
@@ -415,7 +408,7 @@ class Zendesk(Dialect):
     def _company(self, each: Company) -> Row:
         id = each.id + _BEYOND
         return {
-            "id": id, "url": f"https://{SUBDOMAIN}.zendesk.com/api/v2/organizations/{id}.json", "name": each.name, "domain_names": [each.domain], "external_id": None, "tags": [],
+            "id": id, "url": f"{_BASE}/organizations/{id}.json", "name": each.name, "domain_names": [each.domain], "external_id": None, "tags": [],
             "organization_fields": {"tier": "standard"}, "created_at": _iso(each.created), "updated_at": _iso(each.created),
         }  # fmt: skip
 
@@ -423,12 +416,30 @@ class Zendesk(Dialect):
         id = each.id + _BEYOND
         custom = [{"id": _FIELD_ID, "value": str(each.number)}]
         return {
-            "id": id, "url": f"https://{SUBDOMAIN}.zendesk.com/api/v2/tickets/{id}.json", "external_id": None, "type": "question", "subject": each.subject, "raw_subject": each.subject,
-            "description": each.subject, "priority": _PRIORITIES[each.priority], "status": _STATUSES[each.status], "requester_id": each.contact + _BEYOND,
+            "id": id, "url": f"{_BASE}/tickets/{id}.json", "external_id": None, "type": "question", "subject": each.subject, "raw_subject": each.subject,
+            "description": each.subject, "priority": _PRIORITIES[each.priority], "status": STATUSES[each.status], "requester_id": each.contact + _BEYOND,
             "submitter_id": each.contact + _BEYOND, "assignee_id": 1 + _BEYOND, "organization_id": each.company + _BEYOND if each.company else None, "group_id": None,
             "collaborator_ids": [], "has_incidents": False, "is_public": True, "due_at": None, "tags": [], "custom_fields": custom, "fields": custom,
             "satisfaction_rating": {"score": "unoffered"}, "via": {"channel": "web"}, "created_at": _iso(each.created), "updated_at": _iso(each.updated),
         }  # fmt: skip
+
+
+def _blank(object: str, id: int) -> Row:
+    """Return the row of a record that was made through the API, before anything is said of it."""
+    common: Row = {"id": id, "url": f"{_BASE}/{object}/{id}.json", "external_id": None, "tags": []}
+    if object == "users":
+        return {
+            **common, "name": "", "email": None, "phone": None, "role": "end-user", "organization_id": None, "active": True, "suspended": False, "verified": False,
+            "locale": "en-US", "time_zone": "Eastern Time (US & Canada)", "user_fields": {"plan": None, "seats": None},
+        }  # fmt: skip
+    if object == "organizations":
+        return {**common, "name": "", "domain_names": [], "organization_fields": {"tier": None}}
+    custom = [{"id": _FIELD_ID, "value": None}]
+    return {
+        **common, "type": None, "subject": None, "raw_subject": None, "description": "", "priority": None, "status": "new", "requester_id": None, "submitter_id": None,
+        "assignee_id": None, "organization_id": None, "group_id": None, "collaborator_ids": [], "has_incidents": False, "is_public": True, "due_at": None,
+        "custom_fields": custom, "fields": custom, "satisfaction_rating": {"score": "unoffered"}, "via": {"channel": "api"},
+    }  # fmt: skip
 
 
 def _id(number: int) -> str:
@@ -478,7 +489,7 @@ def _fits(kind: str, row: Row, name: str, operator: str, value: str) -> bool:
     if name == "phone":
         return mine is not None and normal_phone(mine, "US") == normal_phone(value, "US")
     if name == "status" and operator != ":":
-        order = _STATUSES.index(str(mine)), _STATUSES.index(value) if value in _STATUSES else -1
+        order = STATUSES.index(str(mine)), STATUSES.index(value) if value in STATUSES else -1
         return {"<": order[0] < order[1], "<=": order[0] <= order[1], ">": order[0] > order[1], ">=": order[0] >= order[1]}[
             operator
         ]

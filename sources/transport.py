@@ -120,7 +120,7 @@ class Guard(httpx.AsyncBaseTransport):
             self._breaker.failed(operation)
         else:
             self._breaker.succeeded(operation)
-        if isinstance(fault, ThrottledError | ExhaustedError):
+        if isinstance(fault, ExhaustedError) or (isinstance(fault, ThrottledError) and fault.shared):
             await self._budget.hold(fault)
         return httpx.Response(
             response.status_code, headers=_decoded(response.headers), content=body, request=request, extensions={FAULT: fault}
