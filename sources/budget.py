@@ -163,10 +163,15 @@ class LocalBudget:
             if tokens is None:
                 continue
             tokens.refill(now)
-            if each.limit is not None and each.limit > 0:
-                tokens.limit = each.limit
+            # Who has more left than we thought there was has a larger plan, also where the answer names no limit.
+            limit = each.limit or tokens.limit
+            if each.limit is None and each.remaining is not None and each.remaining > tokens.limit:
+                limit = each.remaining + tokens.limit - tokens.level
+            if limit != tokens.limit:
+                tokens.level += max(limit - tokens.limit, 0.0)  # what was taken stays taken
+                tokens.limit = limit
                 if each.per_second is None and tokens.window.kind == "bucket":
-                    tokens.per_second = each.limit / tokens.window.period
+                    tokens.per_second = limit / tokens.window.period
             if each.per_second is not None and each.per_second > 0:
                 tokens.per_second = each.per_second
             if each.remaining is not None:

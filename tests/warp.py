@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import uvicorn
+
 T = TypeVar("T")
-MOMENT = 0.004  # real seconds in which the loop must stand still before time jumps
+MOMENT = 0.025  # real seconds in which the loop must stand still before time jumps: what is on the wire must have come
 
 
 class WarpClock:
@@ -31,6 +33,19 @@ class WarpClock:
         self.ahead += seconds
         for each in self.jumped:
             each(seconds)
+
+
+class StillServer(uvicorn.Server):
+    """A server that waits to be stopped: uvicorn's own looks ten times a second, and time could jump no further than that."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        self._stopped = asyncio.Event()
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stopped.set()
 
 
 class _Selector(selectors.DefaultSelector):

@@ -51,6 +51,18 @@ async def test_a_call_that_cannot_be_had_before_its_deadline_is_refused_with_the
     assert refused.value.retry_after == pytest.approx(10, abs=1)
 
 
+@pytest.mark.parametrize("told", [Learned(window="day", limit=50, remaining=49), Learned(window="day", remaining=49)])
+async def test_a_larger_plan_than_the_facts_know_is_used_at_once(make: Make, told: Learned) -> None:
+    budget = make(Window(name="day", limit=5, period=86_400, kind="fixed"))
+    await budget.acquire({}, lane="interactive", deadline=soon())
+
+    await budget.learn([told])
+    for _ in range(40):
+        await budget.acquire({}, lane="interactive", deadline=soon())
+
+    assert (await budget.levels())[0].remaining == 9
+
+
 async def test_a_call_waits_for_tokens_that_come_back_in_time(make: Make) -> None:
     budget = make(Window(name="all", limit=1, period=0.1))
     await budget.acquire({}, lane="interactive", deadline=soon())
