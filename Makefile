@@ -9,7 +9,7 @@ demo: .venv/ready
 	@$(BIN)/c360 demo $(ARGS)
 
 test: .venv/ready
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 check: .venv/ready
 	@$(BIN)/ruff check -q .
@@ -19,7 +19,7 @@ check: .venv/ready
 	@$(BIN)/python -m pytest -q --no-header tests/test_packaging.py >/dev/null || $(BIN)/python -m pytest -q tests/test_packaging.py
 
 soak: .venv/ready
-	@C360_SOAK=$${C360_SOAK:-full} $(BIN)/python -m pytest -q -m soak $(ARGS)
+	@C360_SOAK=$${C360_SOAK:-full} $(BIN)/python -m pytest -q -m soak -n 2 $(ARGS)
 
 bench: .venv/ready
 	@$(BIN)/python -m benchmarks.strawberry $(ARGS)
