@@ -67,6 +67,12 @@ EXAMPLES = (
         "query Customers($after: String) {\n  customers(first: 10, after: $after) {\n    nodes { id name primaryEmail refs { system recordId } }\n"
         "    pageInfo { hasNextPage endCursor }\n    sources { source { id } state calls exhausted retryAt }\n  }\n}\n"
     ),
+    (
+        "# Write to several systems in one call, once per key; a dry run tells what would be written\n"
+        'mutation Upsert {\n  customerUpsert(\n    input: { emails: ["ada.king@northwind.example"], familyName: "King-Noel" }\n'
+        '    options: { idempotencyKey: "try-1", targets: ["hubspot", "salesforce"], dryRun: true }\n  ) {\n'
+        "    customer { name }\n    writes { source { id } state changed error { code message } }\n    userErrors { code message field }\n  }\n}\n"
+    ),
 )
 
 

@@ -14,7 +14,7 @@ from mapping.convert import converter, decimal
 from mapping.paths import Getter, pick, steps
 from mapping.spec import Document, Rule
 from model.errors import MappingError
-from model.money import Money, of_minor
+from model.money import Money, of_amount, of_minor
 from model.records import RECORDS, Kind, ObjectType, OrderItem, Record, Row, Stage
 
 ALWAYS = ("native_id", "created_at", "updated_at")
@@ -158,7 +158,7 @@ class _Code:
         self.bound: dict[str, Any] = {
             "EMPTY": _EMPTY,
             "isdict": dict,
-            "money": _money(currency, Money),
+            "money": _money(currency, of_amount),
             "minor": _money(currency, of_minor),
             "stage": _stage,
             "pick": pick,

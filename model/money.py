@@ -1,10 +1,11 @@
 """An amount in a currency; never a float."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 from msgspec import Struct
 
 MAX_DIGITS = 40  # a vendor's "1e999999" must not eat the memory when it is written out
+_WIDE = Context(prec=3 * MAX_DIGITS)
 
 
 class Money(Struct, frozen=True, gc=False):
@@ -31,6 +32,12 @@ def decimal_of(value: object) -> Decimal:
 _DIGITS = dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0) | dict.fromkeys(
     ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3
 )  # fmt: skip
+
+
+def of_amount(amount: Decimal, currency: str) -> Money:
+    """Return money with the currency's decimals, however the system pads its numbers; finer amounts keep their own."""
+    plain = amount.quantize(Decimal(1).scaleb(-_DIGITS.get(currency, 2)), context=_WIDE)
+    return Money(plain if plain == amount else amount, currency)
 
 
 def of_minor(count: Decimal, currency: str) -> Money:

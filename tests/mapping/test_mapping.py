@@ -15,7 +15,7 @@ from mapping.convert import converter
 from mapping.paths import pick, steps
 from mapping.spec import Document
 from model.errors import MappingError
-from model.money import Money
+from model.money import Money, decimal_of, of_amount
 from model.records import Kind, ObjectType, Stage
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -246,3 +246,18 @@ def test_pick_finds_what_stands_at_the_path(path: list[str]) -> None:
 
     assert pick(row, ".".join(path)) == "value"
     assert [name for name, _ in steps(".".join(path))] == path
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "shown"),
+    [
+        ("36722.340000", "USD", "36722.34"),
+        (5, "EUR", "5.00"),
+        ("1.005", "USD", "1.005"),
+        ("9" * 40, "USD", "9" * 40 + ".00"),
+        ("700.0000", "JPY", "700"),
+        (1.5, "KWD", "1.500"),
+    ],
+)
+def test_money_has_its_currencys_decimals_however_a_system_pads_it(amount: Any, currency: str, shown: str) -> None:
+    assert str(of_amount(decimal_of(amount), currency).amount) == shown
