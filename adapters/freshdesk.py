@@ -58,8 +58,8 @@ class Freshdesk(Adapter):
     name = "freshdesk"
     label = "Freshdesk"
     api_version = "v2"
-    evidence = "E1"
-    shown_by = "tests/adapters/test_contract.py"
+    evidence = "E2"
+    shown_by = "tests/adapters/test_freshdesk_description.py"
     auth: ClassVar[Mapping[str, Auth]] = {"basic": Basic()}  # the API key is the user, the password is anything
     live = Live(
         push="a rule that an administrator writes by hand, unsigned", feed="tickets by updated_since, contacts by _updated_since, to the second", deletes="lists of deleted ones",
