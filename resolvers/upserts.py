@@ -20,7 +20,7 @@ from sources.source import Source
 from sources.writer import differing
 from sources.writing import RecordWrite, one_name
 
-_LIVE = Terms(policy="LIVE", deadline=20.0)
+_SURE = Terms(policy="SURE", deadline=20.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ async def lead_capture(asked: Mapping[str, Any], said: PersonInput, options: Opt
         targets = effects.targets("lead", chosen)
         if effects.errors or not _one_version(effects, targets):
             return
-        fanout = Fanout(context, replace(_LIVE, sources=tuple(each.id for each in targets)))
+        fanout = Fanout(context, replace(_SURE, sources=tuple(each.id for each in targets)))
         if ref is not None:
             known: Sequence[Person] = await people.by_refs(fanout, [ref], frozenset())
         else:
@@ -203,13 +203,13 @@ async def _known(
     """Return the customer who is meant, and the sources that could not say."""
     context = effects.context
     if said.id is not None:
-        found = (await lookup.customers_by_id([said.id], _LIVE, context, frozenset()))[0]
+        found = (await lookup.customers_by_id([said.id], _SURE, context, frozenset()))[0]
         where = "id"
     elif emails:
-        found = (await lookup.customers_by_email(emails[:1], _LIVE, context, frozenset()))[0]
+        found = (await lookup.customers_by_email(emails[:1], _SURE, context, frozenset()))[0]
         where = "emails"
     else:
-        found = (await lookup.customers_by_phone(phones[:1], _LIVE, context, frozenset()))[0]
+        found = (await lookup.customers_by_phone(phones[:1], _SURE, context, frozenset()))[0]
         where = "phones"
     if isinstance(found, IncompleteError):
         return None, frozenset(found.sources)
@@ -277,7 +277,7 @@ async def _deal_updated(effects: Effects, said: DealInput) -> None:
     if effects.options.targets not in (None, (source.id,)):
         effects.fault("VALIDATION", "a deal named by `id` is written in its own source only", "options", "targets")
         return
-    fanout = Fanout(context, replace(_LIVE, sources=(source.id,)))
+    fanout = Fanout(context, replace(_SURE, sources=(source.id,)))
     wanted = frozenset({("deal", name) for name in source.adapter.kinds["deal"].mapping})
     record = (await people.read(fanout, [ref], wanted)).get(ref)
     if record is None:
@@ -327,7 +327,7 @@ async def _contacts_of(effects: Effects, customer_id: str | None) -> dict[str, l
     """Return a customer's contacts by source, None where no customer is named."""
     if customer_id is None:
         return None
-    found = (await lookup.customers_by_id([customer_id], _LIVE, effects.context, frozenset()))[0]
+    found = (await lookup.customers_by_id([customer_id], _SURE, effects.context, frozenset()))[0]
     if isinstance(found, Exception):
         raise found
     if found is None:

@@ -356,7 +356,7 @@ class Source:
         max_age = MAX_AGE if reading.max_age is None else reading.max_age
         since = written.at if written is not None and verb != "r" else 0.0  # lists and searches may lack what we wrote then
         young = [
-            entry is not None and reading.policy != "LIVE" and entry.at > since and self._age(entry) <= max_age
+            entry is not None and reading.policy not in {"LIVE", "SURE"} and entry.at > since and self._age(entry) <= max_age
             for entry in usable
         ]
         missing = [at for at, is_young in enumerate(young) if not is_young]
@@ -369,7 +369,7 @@ class Source:
         try:
             fetched = await ask([wanted[at] for at in missing], paths)
         except SourceError:
-            if any(usable[at] is None for at in missing):
+            if reading.policy == "SURE" or any(usable[at] is None for at in missing):
                 raise
             return [entry for entry in usable if entry is not None], "STALE"
         fresh = dict(zip(missing, fetched, strict=True))

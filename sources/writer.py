@@ -188,7 +188,7 @@ class Writer:
         writes = [write for write, _ in asked.values()]
         names = _read_back(writes)
         ids = [write.native_id or "" for write in writes]
-        found = (await source.read(kind, ids, fields=sorted(names), reading=_live(reading))).value
+        found = (await source.read(kind, ids, fields=sorted(names), reading=_sure(reading))).value
         meta = await self._meta(source, kind, writes, reading)
         seen: dict[str, Outcome | None] = {}
         for step, (write, _) in asked.items():
@@ -211,7 +211,7 @@ class Writer:
         emails = [write.values.get("email") for write, _ in asked.values()]
         if source.finds(kind, "email") and all(isinstance(each, str) for each in emails):
             by_email = (
-                await source.find(kind, "email", [str(each) for each in emails], fields=names, reading=_live(reading))
+                await source.find(kind, "email", [str(each) for each in emails], fields=names, reading=_sure(reading))
             ).value
             records = [record for some in by_email.values() for record in some]
         elif source.orders(kind, "created"):
@@ -255,7 +255,7 @@ class Writer:
         size = source.adapter.kinds[kind].page
         while len(found) < _LOOKED_THROUGH:
             page = (
-                await source.scan(kind, Scan(descending=True, after=after, size=size), fields=names, reading=_live(reading))
+                await source.scan(kind, Scan(descending=True, after=after, size=size), fields=names, reading=_sure(reading))
             ).value
             found += [record for _, record in page.rows if record is not None]
             if page.end or not page.rows or page.rows[-1][0].at < since - _SKEW:
@@ -322,8 +322,8 @@ def _is_new(record: Record, since: datetime) -> bool:
     return record.created_at is None or record.created_at >= since - _SKEW
 
 
-def _live(reading: Reading) -> Reading:
-    return Reading(deadline=reading.deadline, lane=reading.lane, policy="LIVE", calls=reading.calls)
+def _sure(reading: Reading) -> Reading:
+    return Reading(deadline=reading.deadline, lane=reading.lane, policy="SURE", calls=reading.calls)
 
 
 def _final(error: SourceError | None) -> bool:
