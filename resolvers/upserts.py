@@ -232,7 +232,8 @@ async def _person(
             source, kind, "UNSUPPORTED", f"the system's {kind} records cannot be written", "options", "targets"
         )
     existing = next((each for each in known if said.emails and said.emails[0] in each.emails), next(iter(known), None))
-    upserts = "email" in source.adapter.kinds[kind].upsert_by and bool(said.emails)
+    # A system's own upsert overwrites whom it meets: not where the caller wants a record that is there left alone.
+    upserts = "email" in source.adapter.kinds[kind].upsert_by and bool(said.emails) and options.on_duplicate == "UPSERT"
     if existing is None and source.id in failed and not upserts:
         return effects.refusal(source, kind, "UPSTREAM", "the source could not tell whether the person is there", retryable=True)
     values = one_name(_person_values(said, existing), existing, source.adapter.kinds[kind].writes)

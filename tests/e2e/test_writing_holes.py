@@ -1,0 +1,64 @@
+"""Writing where something else goes wrong at the same time: what a caller asked for is kept, or told as not kept."""
+
+import asyncio
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.world import World, world
+
+WRITES = """writes { source { id } state changed ref { object recordId } error { code field retryable } }
+  userErrors { code field source { id } retryable } replayed"""
+CUSTOMER = (
+    """mutation($input: CustomerInput!, $options: WriteOptions!) { customerUpsert(input: $input, options: $options) {
+  customer { id name emails } %s } }"""
+    % WRITES
+)
+DEAL = (
+    """mutation($input: DealInput!, $options: WriteOptions!) { dealUpsert(input: $input, options: $options) {
+  deal { id name version } %s } }"""
+    % WRITES
+)
+LEAD = (
+    """mutation($input: LeadInput!, $options: WriteOptions!) { leadCapture(input: $input, options: $options) {
+  lead { id } %s } }"""
+    % WRITES
+)
+PUSH = (
+    """mutation($order: ID!, $targets: [ID!]!, $options: WriteOptions!) { orderPushToCrm(orderId: $order, targets: $targets, options: $options) {
+  deal { id } %s } }"""
+    % WRITES
+)
+_NUMBER = count(1)
+
+
+@pytest.fixture
+def crms() -> Iterator[World]:
+    with world(people=30, systems=("hubspot", "salesforce", "pipedrive", "bigcommerce"), deadline=20.0) as found:
+        yield found
+
+
+def said(input: Any, **options: Any) -> dict[str, Any]:
+    return {"input": input, "options": {"idempotencyKey": f"holes-{next(_NUMBER)}", **options}}
+
+
+def person(there: World, *targets: str) -> tuple[str, str]:
+    """Return the id and the address of someone whom only these sources know."""
+    email = f"person{next(_NUMBER)}@brandnew.example"
+    input = {"emails": [email], "givenName": "Some", "familyName": "One"}
+    made = there.data(CUSTOMER, said(input, targets=targets))["customerUpsert"]
+    return made["customer"]["id"], email
+
+
+@pytest.mark.parametrize("policy", ["SKIP", "FAIL"])
+def test_whom_the_caller_wants_left_alone_is_not_overwritten_while_the_search_fails(crms: World, policy: str) -> None:
+    _, email = person(crms, "pipedrive")
+    crms.fault("hubspot", "status", path="POST*search")
+
+    input = {"emails": [email], "givenName": "Over", "familyName": "Written"}
+    down = crms.data(CUSTOMER, said(input, targets=["hubspot"], onDuplicate=policy))["customerUpsert"]
+
+    assert [(each["state"], each["error"] and each["error"]["retryable"]) for each in down["writes"]] == [("REJECTED", True)]
