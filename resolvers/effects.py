@@ -136,7 +136,7 @@ class Effects:
     def targets(self, kind: Kind, chosen: Sequence[Source]) -> list[Source]:
         """Return the sources to write to: those named, else `chosen`; mistakes go to `errors`."""
         named = self.options.targets
-        if named is None:
+        if not named:  # [] is as good as nothing said: an answer without an outcome would look like one
             if not chosen:
                 able = [each.id for each in self.context.sources if each.writes(kind, "upsert")]
                 self.fault("VALIDATION", f"say in `targets` where to write; there are: {', '.join(able)}", "options", "targets")

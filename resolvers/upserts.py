@@ -1,6 +1,7 @@
 """Upserts of people and deals: find what is there, write what differs, per target."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -21,6 +22,8 @@ from sources.writer import differing
 from sources.writing import RecordWrite, one_name
 
 _SURE = Terms(policy="SURE", deadline=20.0)
+_CURRENCY = re.compile(r"[A-Za-z]{3}")
+_DIGITS = 15  # of an amount: more are a slip, and no system's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ async def customer_upsert(asked: Mapping[str, Any], said: PersonInput, options: 
 
     async def work(effects: Effects) -> None:
         keys = _keys(said, effects)
-        if keys is None:
+        if keys is None or not _named(effects, account=said.account_id):
             return
         emails, phones = keys
         customer, failed = await _known(said, emails, phones, effects)
@@ -121,6 +124,9 @@ async def lead_capture(asked: Mapping[str, Any], said: PersonInput, options: Opt
         else:
             known = await people.by_keys(fanout, "email", emails, frozenset()) if emails else []
         failed = {status.source.id for status in fanout.failures()}
+        if ref is not None and not known and ref.source not in failed:
+            effects.fault("NOT_FOUND", "there is no such lead", "input", "id")
+            return
         cleaned = replace(said, emails=emails, phones=phones)
         effects.writes += await asyncio.gather(
             *(
@@ -138,6 +144,8 @@ async def deal_upsert(asked: Mapping[str, Any], said: DealInput, options: Option
     """Write the deal that `id` names, or a new one to each target, tied to the customer's contact and the account there."""
 
     async def work(effects: Effects) -> None:
+        if not _sensible(said, effects) or not _named(effects, account=said.account_id, owner=said.owner_id):
+            return
         if said.id is not None:
             await _deal_updated(effects, said)
             return
@@ -238,7 +246,7 @@ async def _person(
         return effects.refusal(source, kind, "UPSTREAM", "the source could not tell whether the person is there", retryable=True)
     values = one_name(_person_values(said, existing), existing, source.adapter.kinds[kind].writes)
     values = _writable(effects, source, kind, values)
-    links = _links(effects, source, {"account": said.account_id})
+    links = _links(source, said.account_id)
     return (
         await upserted(effects, source, kind, existing, values, _customs(said.custom, source), links, upserts=upserts)
         if options.on_duplicate == "UPSERT" or existing is None
@@ -268,6 +276,18 @@ def _person_values(said: PersonInput, existing: Person | None) -> dict[str, Any]
 # ---- deals ----
 
 
+def _sensible(said: DealInput, effects: Effects) -> bool:
+    """Tell whether amount and currency can be written at all; faults say what is wrong."""
+    amount = said.amount
+    if amount is not None and not (
+        amount.is_finite() and amount.adjusted() < _DIGITS and int(amount.as_tuple().exponent) >= -_DIGITS
+    ):
+        effects.fault("VALIDATION", f"an amount has at most {_DIGITS} digits before and after the point", "input", "amount")
+    if said.currency and not _CURRENCY.fullmatch(said.currency):
+        effects.fault("VALIDATION", 'a currency is three letters, such as "EUR"', "input", "currency")
+    return not effects.errors
+
+
 async def _deal_updated(effects: Effects, said: DealInput) -> None:
     context = effects.context
     ref = lookup.ref_of(said.id or "")
@@ -292,7 +312,7 @@ async def _deal_updated(effects: Effects, said: DealInput) -> None:
     if effects.errors:
         return
     values = _writable(effects, source, "deal", _deal_values(said, source))
-    links = _links(effects, source, {"account": said.account_id}) | _contact_link(source, contacts)
+    links = _links(source, said.account_id) | _contact_link(source, contacts)
     effects.writes.append(
         await upserted(effects, source, "deal", record, values, _customs(said.custom, source), links, upserts=False)
     )
@@ -310,7 +330,7 @@ async def _deal_created(
     begins = said.stage is None and "stage" in source.adapter.kinds["deal"].writes  # a new deal is in its first stage
     begun = replace(said, stage="OPEN") if begins else said
     values = _writable(effects, source, "deal", _deal_values(begun, source))
-    links = _links(effects, source, {"account": said.account_id}) | _contact_link(source, contacts)
+    links = _links(source, said.account_id) | _contact_link(source, contacts)
     return await upserted(effects, source, "deal", None, values, _customs(said.custom, source), links, upserts=False)
 
 
@@ -399,16 +419,19 @@ def _customs(custom: Sequence[Custom], source: Source) -> dict[str, Any]:
     return {each.key: each.value for each in custom if each.source in (None, source.id)}
 
 
-def _links(effects: Effects, source: Source, named: Mapping[Kind, str | None]) -> dict[Kind, list[str]]:
-    """Return native ids of what is named, where it lives in this source."""
-    found: dict[Kind, list[str]] = {}
+def _named(effects: Effects, **named: str | None) -> bool:
+    """Tell whether what is named by id (kind → graph id) can be there; faults say what cannot."""
     for kind, id in named.items():
         ref = lookup.ref_of(id) if id else None
-        if id and (ref is None or ref.kind != kind):
+        if id and (ref is None or ref.kind != kind or effects.context.source(ref.source) is None):
             effects.fault("NOT_FOUND", f"there is no such {kind}", "input", f"{kind}Id")
-        elif ref is not None and ref.source == source.id:
-            found[kind] = [ref.native_id]
-    return found
+    return not effects.errors
+
+
+def _links(source: Source, account_id: str | None) -> dict[Kind, list[str]]:
+    """Return the native id of the account, where it lives in this source."""
+    ref = lookup.ref_of(account_id) if account_id else None
+    return {"account": [ref.native_id]} if ref is not None and ref.source == source.id else {}
 
 
 def _one_version(effects: Effects, targets: Sequence[Source]) -> bool:

@@ -1,11 +1,9 @@
 """Writing where something else goes wrong at the same time: what a caller asked for is kept, or told as not kept."""
 
-import asyncio
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.world import World, world
@@ -62,3 +60,38 @@ def test_whom_the_caller_wants_left_alone_is_not_overwritten_while_the_search_fa
     down = crms.data(CUSTOMER, said(input, targets=["hubspot"], onDuplicate=policy))["customerUpsert"]
 
     assert [(each["state"], each["error"] and each["error"]["retryable"]) for each in down["writes"]] == [("REJECTED", True)]
+
+
+@pytest.mark.parametrize(
+    ("input", "options", "code", "field"),
+    [
+        ({"name": "X", "amount": "NaN"}, {}, "VALIDATION", ["input", "amount"]),
+        ({"name": "X", "amount": "Infinity"}, {}, "VALIDATION", ["input", "amount"]),
+        ({"name": "X", "amount": "1e400000"}, {}, "VALIDATION", ["input", "amount"]),
+        ({"name": "X", "amount": "1e40"}, {}, "VALIDATION", ["input", "amount"]),
+        ({"name": "X", "amount": "5", "currency": "not money"}, {}, "VALIDATION", ["input", "currency"]),
+        ({"name": "X", "accountId": "nonsense"}, {}, "NOT_FOUND", ["input", "accountId"]),
+        ({"name": "X", "accountId": "account:nowhere:1"}, {}, "NOT_FOUND", ["input", "accountId"]),
+        ({"name": "X", "ownerId": "nonsense"}, {}, "NOT_FOUND", ["input", "ownerId"]),
+        ({"name": "X"}, {"targets": []}, "VALIDATION", ["options", "targets"]),
+    ],
+)
+def test_a_mistake_in_a_deal_is_told_and_nothing_is_written(
+    crms: World, input: dict[str, Any], options: dict[str, Any], code: str, field: list[str]
+) -> None:
+    before = crms.sandbox.dialects["pipedrive"].live("deal")
+
+    answer = crms.data(DEAL, said(input, **{"targets": ["pipedrive"], **options}))["dealUpsert"]
+
+    assert [(each["code"], each["field"]) for each in answer["userErrors"]] == [(code, field)]
+    assert crms.sandbox.dialects["pipedrive"].live("deal") == before
+
+
+def test_a_lead_that_is_gone_is_not_made_anew(crms: World) -> None:
+    before = crms.sandbox.dialects["salesforce"].live("lead")
+    input = {"id": "lead:salesforce:00Q000000000000AAA", "familyName": "Gone", "company": "Gone Inc"}
+
+    answer = crms.data(LEAD, said(input))["leadCapture"]
+
+    assert [(each["code"], each["field"]) for each in answer["userErrors"]] == [("NOT_FOUND", ["input", "id"])]
+    assert crms.sandbox.dialects["salesforce"].live("lead") == before
