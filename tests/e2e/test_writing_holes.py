@@ -95,3 +95,14 @@ def test_a_lead_that_is_gone_is_not_made_anew(crms: World) -> None:
 
     assert [(each["code"], each["field"]) for each in answer["userErrors"]] == [("NOT_FOUND", ["input", "id"])]
     assert crms.sandbox.dialects["salesforce"].live("lead") == before
+
+
+def test_a_list_of_what_a_record_was_tied_to_is_read_anew(crms: World) -> None:
+    id, email = person(crms, "hubspot")
+    deal = crms.data(DEAL, said({"name": "Tied later"}, targets=["hubspot"]))["dealUpsert"]["deal"]["id"]
+    query = '{ node(id: "%s") { ... on Deal { contacts { email } } } }' % deal
+    assert crms.data(query)["node"]["contacts"] == []
+
+    crms.data(DEAL, said({"id": deal, "customerId": id}))
+
+    assert crms.data(query)["node"]["contacts"] == [{"email": email}]
