@@ -14,7 +14,7 @@ from model.errors import SourceError
 from model.records import Contact, Kind, Order, OrderStatus, Person, Record, Ref, StageCategory
 from resolvers import lookup, people
 from resolvers.context import Context, Terms
-from resolvers.effects import Effects, Options, TargetOutcome, performed
+from resolvers.effects import Effects, Options, TargetOutcome, held, performed
 from resolvers.fanout import Fanout
 from resolvers.upserts import upserted
 from sources.source import Source
@@ -49,15 +49,20 @@ async def order_push(asked: Mapping[str, Any], order_id: str, options: Options, 
     """Make an order a deal in each target, with its contact and account."""
 
     async def work(effects: Effects) -> None:
+        if options.if_version is not None:
+            effects.fault("VALIDATION", "an order has no version to compare", "options", "ifVersion")
+            return
         order, buyer = await _order(effects, order_id)
         targets = effects.targets("deal", [])
         if order is None or buyer is None or effects.errors:
+            return
+        if not await effects.hold(held(buyer.email)) or not await effects.hold(held(buyer.domain or buyer.email)):
             return
         for outcomes in await asyncio.gather(*(_pushed(effects, source, order, buyer) for source in targets)):
             effects.writes += outcomes
 
     return await performed(
-        "orderPushToCrm", {**asked, "orderId": order_id}, options, context, work, holding=[f"order/{order_id}"]
+        "orderPushToCrm", {**asked, "orderId": order_id}, options, context, work, holding=[held(f"order/{order_id}")]
     )
 
 

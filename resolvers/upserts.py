@@ -14,7 +14,7 @@ from model.money import Money
 from model.records import Kind, Lead, Person, Record
 from resolvers import lookup, people
 from resolvers.context import Context, Fields, Terms
-from resolvers.effects import Effects, Options, TargetOutcome, digest_of, fresh, performed
+from resolvers.effects import Effects, Options, TargetOutcome, fresh, held, performed
 from resolvers.fanout import Fanout, IncompleteError
 from resolvers.people import Customer
 from sources.source import Source
@@ -120,9 +120,9 @@ async def lead_capture(asked: Mapping[str, Any], said: PersonInput, options: Opt
             return
         fanout = Fanout(context, replace(_SURE, sources=tuple(each.id for each in targets)))
         if ref is not None:
-            known: Sequence[Person] = await people.by_refs(fanout, [ref], frozenset())
+            known: Sequence[Person] = await people.by_refs(fanout, [ref], _customs_read("lead", said.custom))
         else:
-            known = await people.by_keys(fanout, "email", emails, frozenset()) if emails else []
+            known = await people.by_keys(fanout, "email", emails, _customs_read("lead", said.custom)) if emails else []
         failed = {status.source.id for status in fanout.failures()}
         if ref is not None and not known and ref.source not in failed:
             effects.fault("NOT_FOUND", "there is no such lead", "input", "id")
@@ -155,10 +155,10 @@ async def deal_upsert(asked: Mapping[str, Any], said: DealInput, options: Option
         targets = effects.targets("deal", [])
         if effects.options.if_version is not None:
             effects.fault("VALIDATION", "`ifVersion` needs a deal that is there: name it by `id`", "options", "ifVersion")
-        contacts = await _contacts_of(effects, said.customer_id)
+        contacts, failed = await _contacts_of(effects, said.customer_id)
         if effects.errors:
             return
-        effects.writes += await asyncio.gather(*(_deal_created(effects, source, said, contacts) for source in targets))
+        effects.writes += await asyncio.gather(*(_deal_created(effects, source, said, contacts, failed) for source in targets))
 
     return await performed("dealUpsert", asked, options, context, work)
 
@@ -202,22 +202,22 @@ def _keys(said: PersonInput, effects: Effects) -> tuple[tuple[str, ...], tuple[s
 
 def _people_held(said: PersonInput) -> list[str]:
     """One request at a time per address: two that create the same person must see each other."""
-    return [digest_of(email)[:32] for each in said.emails if (email := normal_email(each))]
+    return [held(email) for each in said.emails if (email := normal_email(each))]
 
 
 async def _known(
     said: PersonInput, emails: Sequence[str], phones: Sequence[str], effects: Effects
 ) -> tuple[Customer | None, frozenset[str]]:
     """Return the customer who is meant, and the sources that could not say."""
-    context = effects.context
+    context, fields = effects.context, _customs_read("contact", said.custom)
     if said.id is not None:
-        found = (await lookup.customers_by_id([said.id], _SURE, context, frozenset()))[0]
+        found = (await lookup.customers_by_id([said.id], _SURE, context, fields))[0]
         where = "id"
     elif emails:
-        found = (await lookup.customers_by_email(emails[:1], _SURE, context, frozenset()))[0]
+        found = (await lookup.customers_by_email(emails[:1], _SURE, context, fields))[0]
         where = "emails"
     else:
-        found = (await lookup.customers_by_phone(phones[:1], _SURE, context, frozenset()))[0]
+        found = (await lookup.customers_by_phone(phones[:1], _SURE, context, fields))[0]
         where = "phones"
     if isinstance(found, IncompleteError):
         return None, frozenset(found.sources)
@@ -299,7 +299,7 @@ async def _deal_updated(effects: Effects, said: DealInput) -> None:
         effects.fault("VALIDATION", "a deal named by `id` is written in its own source only", "options", "targets")
         return
     fanout = Fanout(context, replace(_SURE, sources=(source.id,)))
-    wanted = frozenset({("deal", name) for name in source.adapter.kinds["deal"].mapping})
+    wanted = frozenset({("deal", name) for name in source.adapter.kinds["deal"].mapping}) | _customs_read("deal", said.custom)
     record = (await people.read(fanout, [ref], wanted)).get(ref)
     if record is None:
         failed = fanout.failures()
@@ -308,8 +308,11 @@ async def _deal_updated(effects: Effects, said: DealInput) -> None:
             effects.refusal(source, "deal", code or "UPSTREAM", "the deal could not be read" if failed else "there is no such deal", retryable=bool(failed))
         )  # fmt: skip
         return
-    contacts = await _contacts_of(effects, said.customer_id)
+    contacts, failed = await _contacts_of(effects, said.customer_id)
     if effects.errors:
+        return
+    if contacts is not None and not contacts.get(source.id):
+        effects.writes.append(_no_contact(effects, source, failed))
         return
     values = _writable(effects, source, "deal", _deal_values(said, source))
     links = _links(source, said.account_id) | _contact_link(source, contacts)
@@ -319,14 +322,12 @@ async def _deal_updated(effects: Effects, said: DealInput) -> None:
 
 
 async def _deal_created(
-    effects: Effects, source: Source, said: DealInput, contacts: Mapping[str, Sequence[Record]] | None
+    effects: Effects, source: Source, said: DealInput, contacts: Mapping[str, Sequence[Record]] | None, failed: frozenset[str]
 ) -> TargetOutcome:
     if not source.writes("deal", "create"):
         return effects.refusal(source, "deal", "UNSUPPORTED", "the system's deals cannot be written", "options", "targets")
     if contacts is not None and not contacts.get(source.id):
-        return effects.refusal(
-            source, "deal", "VALIDATION", "the customer has no contact in this source: customerUpsert comes first", "input", "customerId"
-        )  # fmt: skip
+        return _no_contact(effects, source, failed)
     begins = said.stage is None and "stage" in source.adapter.kinds["deal"].writes  # a new deal is in its first stage
     begun = replace(said, stage="OPEN") if begins else said
     values = _writable(effects, source, "deal", _deal_values(begun, source))
@@ -344,20 +345,32 @@ def _deal_values(said: DealInput, source: Source) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-async def _contacts_of(effects: Effects, customer_id: str | None) -> dict[str, list[Record]] | None:
-    """Return a customer's contacts by source, None where no customer is named."""
+def _no_contact(effects: Effects, source: Source, failed: frozenset[str]) -> TargetOutcome:
+    if source.id in failed:
+        return effects.refusal(
+            source, "deal", "UPSTREAM", "the source could not tell whether the person is there", retryable=True
+        )
+    return effects.refusal(
+        source, "deal", "VALIDATION", "the customer has no contact in this source: customerUpsert comes first", "input", "customerId"
+    )  # fmt: skip
+
+
+async def _contacts_of(effects: Effects, customer_id: str | None) -> tuple[dict[str, list[Record]] | None, frozenset[str]]:
+    """Return a customer's contacts by source, None where no customer is named; and the sources that could not say."""
     if customer_id is None:
-        return None
+        return None, frozenset()
     found = (await lookup.customers_by_id([customer_id], _SURE, effects.context, frozenset()))[0]
+    if isinstance(found, IncompleteError):
+        return {}, frozenset(found.sources)
     if isinstance(found, Exception):
         raise found
     if found is None:
         effects.fault("NOT_FOUND", "there is no such customer", "input", "customerId")
-        return None
+        return None, frozenset()
     by_source: dict[str, list[Record]] = {}
     for each in found.of_kind("contact"):
         by_source.setdefault(each.source, []).append(each)
-    return by_source
+    return by_source, frozenset(status.source.id for status in found.statuses if status.failed)
 
 
 def _contact_link(source: Source, contacts: Mapping[str, Sequence[Record]] | None) -> dict[Kind, list[str]]:
@@ -413,6 +426,11 @@ def _writable(effects: Effects, source: Source, kind: Kind, values: Mapping[str,
         if name not in rules:
             effects.fault("UNSUPPORTED", f"the system has no writable {name}; the rest is written", "input", name, source=source)
     return {name: value for name, value in values.items() if name in rules}
+
+
+def _customs_read(kind: Kind, custom: Sequence[Custom]) -> Fields:
+    """Return what must be read to tell which custom fields differ: an unread one looks like an empty one."""
+    return frozenset((kind, f"custom.{each.key}") for each in custom)
 
 
 def _customs(custom: Sequence[Custom], source: Source) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Writing where something else goes wrong at the same time: what a caller asked for is kept, or told as not kept."""
 
+import asyncio
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.world import World, world
@@ -106,3 +108,69 @@ def test_a_list_of_what_a_record_was_tied_to_is_read_anew(crms: World) -> None:
     crms.data(DEAL, said({"id": deal, "customerId": id}))
 
     assert crms.data(query)["node"]["contacts"] == [{"email": email}]
+
+
+def test_a_custom_field_is_cleared(crms: World) -> None:
+    region = '{ node(id: "%s") { ... on Deal { customFields(keys: ["region"]) { text } } } }'
+    custom = {"name": "Cleared", "custom": [{"key": "region", "value": "Asia-Pacific"}]}
+    deal = crms.data(DEAL, said(custom, targets=["hubspot"]))["dealUpsert"]["deal"]["id"]
+
+    same = crms.data(DEAL, said({"id": deal, **custom}))["dealUpsert"]["writes"][0]["state"]
+    cleared = crms.data(DEAL, said({"id": deal, "custom": [{"key": "region", "value": None}]}))["dealUpsert"]["writes"][0]
+
+    assert same == "UNCHANGED"
+    assert (cleared["state"], cleared["changed"]) == ("APPLIED", ["region"])
+    assert crms.data(region % deal)["node"]["customFields"][0]["text"] in (None, "")
+
+
+def test_a_source_that_cannot_tell_whether_the_contact_is_there_is_not_one_without(crms: World) -> None:
+    id, _ = person(crms, "hubspot", "salesforce")
+    crms.fault("hubspot", "status", path="*contacts*")
+
+    answer = crms.data(DEAL, said({"customerId": id, "name": "Who"}, targets=["hubspot"]))["dealUpsert"]
+
+    assert [(each["state"], each["error"]["code"], each["error"]["retryable"]) for each in answer["writes"]] == [
+        ("REJECTED", "UPSTREAM", True)
+    ]
+
+
+def test_two_orders_of_one_new_buyer_at_once_make_one_contact_and_one_account(crms: World) -> None:
+    dialect, crm = crms.sandbox.dialects["bigcommerce"], crms.sandbox.dialects["pipedrive"]
+    _, email = person(crms, "bigcommerce")
+    buyer = next(each for each in dialect.tables["contact"] if each.get("email") == email)
+    numbers = [str(each["id"]) for each in list(dialect.tables["order"])[:2]]
+    for number in numbers:
+        dialect.change("order", number, {"customer_id": int(buyer["id"])})
+    contacts, accounts = crm.live("contact"), crm.live("account")
+
+    async def both() -> None:
+        async with httpx.AsyncClient(base_url=crms.http.base_url, timeout=40) as client:
+            bodies = [
+                {
+                    "query": PUSH,
+                    "variables": {
+                        "order": f"order:bigcommerce:{number}",
+                        "targets": ["pipedrive"],
+                        "options": {"idempotencyKey": f"at-once-{number}"},
+                    },
+                }
+                for number in numbers
+            ]
+            for answer in await asyncio.gather(*(client.post("/graphql", json=body) for body in bodies)):
+                assert answer.json()["data"]["orderPushToCrm"]["deal"] is not None
+
+    asyncio.run(both())
+
+    assert (crm.live("contact") - contacts, crm.live("account") - accounts) == (1, 1)
+
+
+def test_a_version_cannot_be_asked_of_a_push(crms: World) -> None:
+    number = str(next(iter(crms.sandbox.dialects["bigcommerce"].tables["order"]))["id"])
+    options = {"idempotencyKey": "push-version", "ifVersion": "2020-01-01T00:00:00+00:00"}
+
+    pushed = crms.data(PUSH, {"order": f"order:bigcommerce:{number}", "targets": ["pipedrive"], "options": options})
+
+    assert [(each["code"], each["field"]) for each in pushed["orderPushToCrm"]["userErrors"]] == [
+        ("VALIDATION", ["options", "ifVersion"])
+    ]
+    assert pushed["orderPushToCrm"]["writes"] == []
