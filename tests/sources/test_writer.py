@@ -121,3 +121,16 @@ async def test_what_was_not_looked_through_is_not_sent_again(tmp_path: Path) -> 
         assert {each.state for each in done.values()} == {"APPLIED"}
         assert sandbox.dialects["hubspot"].live("deal") == made + 600
         assert (first.state, again.state) == ("UNKNOWN", "UNKNOWN")
+
+
+async def test_a_command_beside_the_server_leaves_its_leases_alone(tmp_path: Path) -> None:
+    serving, beside = Runtime(Settings(data_dir=tmp_path)), Runtime(Settings(data_dir=tmp_path))
+    await serving.start()
+    held = await serving.writer(WORKSPACE).leased("key/x", "serving")
+
+    await beside.start()
+    taken = await beside.writer(WORKSPACE).leased("key/x", "beside")
+
+    await beside.stop()
+    await serving.stop()
+    assert (held, taken) == (True, False)
