@@ -308,11 +308,11 @@ async def _deal_updated(effects: Effects, said: DealInput) -> None:
             effects.refusal(source, "deal", code or "UPSTREAM", "the deal could not be read" if failed else "there is no such deal", retryable=bool(failed))
         )  # fmt: skip
         return
-    contacts, failed = await _contacts_of(effects, said.customer_id)
+    contacts, silent = await _contacts_of(effects, said.customer_id)
     if effects.errors:
         return
     if contacts is not None and not contacts.get(source.id):
-        effects.writes.append(_no_contact(effects, source, failed))
+        effects.writes.append(_no_contact(effects, source, silent))
         return
     values = _writable(effects, source, "deal", _deal_values(said, source))
     links = _links(source, said.account_id) | _contact_link(source, contacts)
