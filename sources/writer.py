@@ -314,7 +314,7 @@ def _same_custom(has: Any, wanted: Any, options: Mapping[str, str]) -> bool:
 
     try:
         return spelled(has) == spelled(wanted) or float(has) == float(wanted)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
