@@ -113,8 +113,6 @@ class Runtime:
         self._closing.push_async_callback(self.database.close)
         self.callers, self.source_rows = CallerRows(self.database), SourceRows(self.database)
         self.ledger = LedgerRows(self.database)
-        if not self.database.is_postgresql:
-            await self.ledger.release_all()  # one process only: whoever held a lease is gone
         self.grants = GrantStore(CredentialRows(self.database), self.vault)
         self.index = IdentityIndex(self.database, clock=self.clock, mint=minter(self.clock, self.rng))
         self.signer = Signer(self.vault.derive("cursor"))
@@ -134,6 +132,11 @@ class Runtime:
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
             self.registry.put(await self.opener.open(row))
+
+    async def take_over(self) -> None:
+        """End the leases of a process that is gone: the one that serves does, not a command beside it."""
+        if not self.database.is_postgresql:
+            await self.ledger.release_all()  # only one process serves from SQLite
 
     async def stop(self) -> None:
         for writer in self._writers.values():
@@ -217,6 +220,7 @@ def create(settings: Settings) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await runtime.start()
+        await runtime.take_over()
         try:
             yield
         finally:

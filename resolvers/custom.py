@@ -19,10 +19,11 @@ PREFIX = "custom:"
 
 
 class Mark(Struct, frozen=True):
-    """Where a list stands: the token of the page at hand, and how many of its rows have been looked at."""
+    """Where a list stands: the token of the page at hand, how many of its rows have been looked at, and how many it has at most."""
 
     token: str | None
     offset: int
+    size: int
 
 
 async def page(
@@ -48,7 +49,7 @@ async def page(
     if source is None:
         raise NotFoundError(f"there is no source {source_id!r}")
     query = ("custom", source_id, object, tuple(where))
-    mark = context.signer.open(after, Mark, workspace=context.workspace, query=query) if after else Mark(None, 0)
+    mark = context.signer.open(after, Mark, workspace=context.workspace, query=query) if after else Mark(None, 0, first)
     fanout = Fanout(context, Terms(sources=(source_id,)))
     wanted = None if keys is None else list(dict.fromkeys([*keys, *(each.key for each in where)]))
 
@@ -57,17 +58,17 @@ async def page(
         found: list[tuple[CustomRecord, Mark]] = []
         at = mark
         for _ in range(PAGES):
-            rows, following = await source.scan_custom(meta, after=at.token, size=first, keys=wanted, reading=reading)
+            rows, following = await source.scan_custom(meta, after=at.token, size=at.size, keys=wanted, reading=reading)
             for nth, record in enumerate(rows[at.offset :], start=at.offset + 1):
-                here = Mark(at.token, nth)
+                here = Mark(at.token, nth, at.size)
                 if await filters.matches(source, record, where, reading):
                     found.append((record, here))
                 if len(found) == first:
                     last = nth == len(rows)
-                    return _answer(found, None if last and following is None else Mark(following, 0) if last else here)
+                    return _answer(found, None if last and following is None else Mark(following, 0, first) if last else here)
             if following is None:
                 return _answer(found, None)
-            at = Mark(following, 0)
+            at = Mark(following, 0, first)
         return _answer(found, at)
 
     answers, errors = await fanout.ask({0: (source, walk)})

@@ -97,6 +97,23 @@ class Effects:
     writes: list[TargetOutcome] = field(default_factory=list)
     errors: list[UserError] = field(default_factory=list)
     replayed: bool = False
+    holder: str = ""
+    holding: list[str] = field(default_factory=list)
+
+    async def hold(self, name: str) -> bool:
+        """Be the only request at work under a name until this one ends; False, and a fault, where another stays too long."""
+        if self.options.dry_run:
+            return True
+        writer, clock = self.context.writer, self.context.clock
+        until = clock.monotonic() + PATIENCE / 3
+        while not await writer.leased(name, self.holder):
+            if clock.monotonic() >= until:
+                message = "another request is at work on the same; ask again with the same key"
+                self.errors.append(UserError(code="CONFLICT", message=message, retryable=True))
+                return False
+            await asyncio.sleep(PAUSE)
+        self.holding.append(name)
+        return True
 
     def fault(self, code: ErrorCode, message: str, *path: str, source: Source | None = None) -> None:
         self.errors.append(UserError(code=code, message=message, field=path or None, source=source))
@@ -136,7 +153,7 @@ class Effects:
     def targets(self, kind: Kind, chosen: Sequence[Source]) -> list[Source]:
         """Return the sources to write to: those named, else `chosen`; mistakes go to `errors`."""
         named = self.options.targets
-        if named is None:
+        if not named:  # [] is as good as nothing said: an answer without an outcome would look like one
             if not chosen:
                 able = [each.id for each in self.context.sources if each.writes(kind, "upsert")]
                 self.fault("VALIDATION", f"say in `targets` where to write; there are: {', '.join(able)}", "options", "targets")
@@ -161,7 +178,7 @@ async def performed(
 
     Args:
         asked: the mutation's input, for the digest: the same key with another input is a mistake.
-        holding: names of which one request at a time may be at work, such as an e-mail address's digest.
+        holding: names of which one request at a time may be at work, see `held`.
 
     Raises:
         CallerForbiddenError: the caller lacks the scope.
@@ -187,21 +204,11 @@ async def performed(
 
 async def _once(effects: Effects, work: Callable[[Effects], Awaitable[None]], holding: Sequence[str]) -> None:
     context, key = effects.context, effects.options.key
-    holder = context.writer.holder()
-    names = [f"key/{digest_of(key)}", *(f"at/{each}" for each in sorted(holding))]
-    taken: list[str] = []
+    effects.holder = context.writer.holder()
     try:
-        for name in names:
-            if not await _leased(effects, name, holder):
-                effects.errors.append(
-                    UserError(
-                        code="CONFLICT",
-                        message="another request is at work on the same; ask again with the same key",
-                        retryable=True,
-                    )
-                )
+        for name in (f"key/{digest_of(key)}", *sorted(holding)):
+            if not await effects.hold(name):
                 return
-            taken.append(name)
         try:
             known = await context.writer.begin(key, OPERATION, effects.digest)
         except ConflictError as error:
@@ -214,11 +221,11 @@ async def _once(effects: Effects, work: Callable[[Effects], Awaitable[None]], ho
         await _remember(effects)
         if effects.writes and not any(each.error and each.error.retryable for each in effects.writes):
             await context.writer.end(key, OPERATION, _stored(effects))
-        elif not effects.writes:
+        elif not effects.writes and known is None:
             await context.writer.ledger.forget(context.workspace, key, [OPERATION])  # nothing was begun: a mistake may be mended
     finally:
-        for name in taken:
-            await context.writer.released(name, holder)
+        for name in effects.holding:
+            await context.writer.released(name, effects.holder)
 
 
 async def _remember(effects: Effects) -> None:
@@ -233,16 +240,6 @@ async def _remember(effects: Effects) -> None:
 def fresh(context: Context) -> Terms:
     """Return terms under which what was just written is read: with time of its own; caches know already that it was written."""
     return Terms(deadline=context.clock.monotonic() - context.started + 5.0)
-
-
-async def _leased(effects: Effects, name: str, holder: str) -> bool:
-    writer, clock = effects.context.writer, effects.context.clock
-    until = clock.monotonic() + PATIENCE / 3
-    while not await writer.leased(name, holder):
-        if clock.monotonic() >= until:
-            return False
-        await asyncio.sleep(PAUSE)
-    return True
 
 
 def _failed(error: SourceError) -> Written:
@@ -293,6 +290,11 @@ def _replay(effects: Effects, stored: Mapping[str, Any]) -> None:
             )  # fmt: skip
     effects.errors += [found for each in stored["errors"] if (found := error(each)) is not None]
     effects.replayed = True
+
+
+def held(what: str) -> str:
+    """Return the name to hold for an address or an order: of one length, whatever a caller names."""
+    return f"at/{digest_of(what)[:32]}"
 
 
 def digest_of(*parts: Any) -> str:

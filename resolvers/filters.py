@@ -38,9 +38,9 @@ class Condition:
             return False
         try:
             found = _READ[self.shape](value)
-        except (ValueError, TypeError):
+            return all(_TESTS[name](found, operand) for name, operand in tests.items())
+        except (ValueError, TypeError, ArithmeticError):  # no such number or time, on either side
             return False
-        return all(_TESTS[name](found, operand) for name, operand in tests.items())
 
 
 _READ: Mapping[Shape, Callable[[Any], Any]] = {"string": str, "number": decimal_of, "date_time": instant}

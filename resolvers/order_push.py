@@ -14,13 +14,13 @@ from model.errors import SourceError
 from model.records import Contact, Kind, Order, OrderStatus, Person, Record, Ref, StageCategory
 from resolvers import lookup, people
 from resolvers.context import Context, Terms
-from resolvers.effects import Effects, Options, TargetOutcome, performed
+from resolvers.effects import Effects, Options, TargetOutcome, held, performed
 from resolvers.fanout import Fanout
 from resolvers.upserts import upserted
 from sources.source import Source
 from sources.writing import one_name
 
-_LIVE = Terms(policy="LIVE", deadline=20.0)
+_SURE = Terms(policy="SURE", deadline=20.0)
 _STAGES: Mapping[OrderStatus, StageCategory] = {
     "PENDING_PAYMENT": "OPEN", "ON_HOLD": "OPEN", "INCOMPLETE": "OPEN", "UNKNOWN": "OPEN", "DISPUTED": "OPEN", "CANCELLED": "LOST",
     "REFUNDED": "LOST",
@@ -49,15 +49,20 @@ async def order_push(asked: Mapping[str, Any], order_id: str, options: Options, 
     """Make an order a deal in each target, with its contact and account."""
 
     async def work(effects: Effects) -> None:
+        if options.if_version is not None:
+            effects.fault("VALIDATION", "an order has no version to compare", "options", "ifVersion")
+            return
         order, buyer = await _order(effects, order_id)
         targets = effects.targets("deal", [])
         if order is None or buyer is None or effects.errors:
+            return
+        if not await effects.hold(held(buyer.email)) or not await effects.hold(held(buyer.domain or buyer.email)):
             return
         for outcomes in await asyncio.gather(*(_pushed(effects, source, order, buyer) for source in targets)):
             effects.writes += outcomes
 
     return await performed(
-        "orderPushToCrm", {**asked, "orderId": order_id}, options, context, work, holding=[f"order/{order_id}"]
+        "orderPushToCrm", {**asked, "orderId": order_id}, options, context, work, holding=[held(f"order/{order_id}")]
     )
 
 
@@ -69,7 +74,7 @@ async def _order(effects: Effects, order_id: str) -> tuple[Order | None, _Buyer 
     if ref is None or source is None:
         effects.fault("NOT_FOUND", "there is no such order", "orderId")
         return None, None
-    fanout = Fanout(context, replace(_LIVE, sources=(source.id,)))
+    fanout = Fanout(context, replace(_SURE, sources=(source.id,)))
     fields = frozenset({("order", name) for name in source.adapter.kinds["order"].mapping})
     order = (await people.read(fanout, [ref], fields)).get(ref)
     if not isinstance(order, Order):
@@ -123,7 +128,7 @@ async def _pushed(effects: Effects, source: Source, order: Order, buyer: _Buyer)
 
 async def _known(effects: Effects, source: Source, buyer: _Buyer) -> tuple[Contact | None, bool]:
     """Return the buyer's contact, and whether its absence is certain (or does no harm)."""
-    fanout = Fanout(effects.context, replace(_LIVE, sources=(source.id,)))
+    fanout = Fanout(effects.context, replace(_SURE, sources=(source.id,)))
     context = effects.context
     found: list[Person] = await people.by_keys(fanout, "email", [buyer.email], frozenset())
     unseen = await context.index.carrying(context.workspace, [buyer.email], []) - {each.ref for each in found}
@@ -140,8 +145,8 @@ async def _account(effects: Effects, source: Source, buyer: _Buyer, contact: Con
     if domain is None or not source.writes("account", "create"):
         return None
     if source.finds("account", "domain"):
-        live = replace(effects.reading, policy="LIVE")
-        found = (await source.find("account", "domain", [domain], fields=["domain"], reading=live)).value[domain]
+        sure = replace(effects.reading, policy="SURE")
+        found = (await source.find("account", "domain", [domain], fields=["domain"], reading=sure)).value[domain]
         if found:
             oldest = min(found, key=lambda each: (each.created_at is None, each.created_at, each.native_id))
             return _unchanged(source, "account", oldest.native_id)
@@ -170,7 +175,7 @@ async def _deal(effects: Effects, source: Source, order: Order, links: dict[Kind
     existing: Record | None = None
     if row is not None and row.outcome is not None:
         ref = Ref(source.id, "deal", str(row.outcome["native_id"]))
-        fanout = Fanout(context, replace(_LIVE, sources=(source.id,)))
+        fanout = Fanout(context, replace(_SURE, sources=(source.id,)))
         wanted = frozenset({("deal", name) for name in source.adapter.kinds["deal"].mapping})
         read = await people.read(fanout, [ref], wanted)
         if ref not in read:

@@ -1,6 +1,7 @@
 """Upserts of people and deals: find what is there, write what differs, per target."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -13,14 +14,16 @@ from model.money import Money
 from model.records import Kind, Lead, Person, Record
 from resolvers import lookup, people
 from resolvers.context import Context, Fields, Terms
-from resolvers.effects import Effects, Options, TargetOutcome, digest_of, fresh, performed
+from resolvers.effects import Effects, Options, TargetOutcome, fresh, held, performed
 from resolvers.fanout import Fanout, IncompleteError
 from resolvers.people import Customer
 from sources.source import Source
 from sources.writer import differing
 from sources.writing import RecordWrite, one_name
 
-_LIVE = Terms(policy="LIVE", deadline=20.0)
+_SURE = Terms(policy="SURE", deadline=20.0)
+_CURRENCY = re.compile(r"[A-Za-z]{3}")
+_DIGITS = 15  # of an amount: more are a slip, and no system's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ async def customer_upsert(asked: Mapping[str, Any], said: PersonInput, options: 
 
     async def work(effects: Effects) -> None:
         keys = _keys(said, effects)
-        if keys is None:
+        if keys is None or not _named(effects, account=said.account_id):
             return
         emails, phones = keys
         customer, failed = await _known(said, emails, phones, effects)
@@ -115,12 +118,15 @@ async def lead_capture(asked: Mapping[str, Any], said: PersonInput, options: Opt
         targets = effects.targets("lead", chosen)
         if effects.errors or not _one_version(effects, targets):
             return
-        fanout = Fanout(context, replace(_LIVE, sources=tuple(each.id for each in targets)))
+        fanout = Fanout(context, replace(_SURE, sources=tuple(each.id for each in targets)))
         if ref is not None:
-            known: Sequence[Person] = await people.by_refs(fanout, [ref], frozenset())
+            known: Sequence[Person] = await people.by_refs(fanout, [ref], _customs_read("lead", said.custom))
         else:
-            known = await people.by_keys(fanout, "email", emails, frozenset()) if emails else []
+            known = await people.by_keys(fanout, "email", emails, _customs_read("lead", said.custom)) if emails else []
         failed = {status.source.id for status in fanout.failures()}
+        if ref is not None and not known and ref.source not in failed:
+            effects.fault("NOT_FOUND", "there is no such lead", "input", "id")
+            return
         cleaned = replace(said, emails=emails, phones=phones)
         effects.writes += await asyncio.gather(
             *(
@@ -138,6 +144,8 @@ async def deal_upsert(asked: Mapping[str, Any], said: DealInput, options: Option
     """Write the deal that `id` names, or a new one to each target, tied to the customer's contact and the account there."""
 
     async def work(effects: Effects) -> None:
+        if not _sensible(said, effects) or not _named(effects, account=said.account_id, owner=said.owner_id):
+            return
         if said.id is not None:
             await _deal_updated(effects, said)
             return
@@ -147,10 +155,10 @@ async def deal_upsert(asked: Mapping[str, Any], said: DealInput, options: Option
         targets = effects.targets("deal", [])
         if effects.options.if_version is not None:
             effects.fault("VALIDATION", "`ifVersion` needs a deal that is there: name it by `id`", "options", "ifVersion")
-        contacts = await _contacts_of(effects, said.customer_id)
+        contacts, failed = await _contacts_of(effects, said.customer_id)
         if effects.errors:
             return
-        effects.writes += await asyncio.gather(*(_deal_created(effects, source, said, contacts) for source in targets))
+        effects.writes += await asyncio.gather(*(_deal_created(effects, source, said, contacts, failed) for source in targets))
 
     return await performed("dealUpsert", asked, options, context, work)
 
@@ -194,22 +202,22 @@ def _keys(said: PersonInput, effects: Effects) -> tuple[tuple[str, ...], tuple[s
 
 def _people_held(said: PersonInput) -> list[str]:
     """One request at a time per address: two that create the same person must see each other."""
-    return [digest_of(email)[:32] for each in said.emails if (email := normal_email(each))]
+    return [held(email) for each in said.emails if (email := normal_email(each))]
 
 
 async def _known(
     said: PersonInput, emails: Sequence[str], phones: Sequence[str], effects: Effects
 ) -> tuple[Customer | None, frozenset[str]]:
     """Return the customer who is meant, and the sources that could not say."""
-    context = effects.context
+    context, fields = effects.context, _customs_read("contact", said.custom)
     if said.id is not None:
-        found = (await lookup.customers_by_id([said.id], _LIVE, context, frozenset()))[0]
+        found = (await lookup.customers_by_id([said.id], _SURE, context, fields))[0]
         where = "id"
     elif emails:
-        found = (await lookup.customers_by_email(emails[:1], _LIVE, context, frozenset()))[0]
+        found = (await lookup.customers_by_email(emails[:1], _SURE, context, fields))[0]
         where = "emails"
     else:
-        found = (await lookup.customers_by_phone(phones[:1], _LIVE, context, frozenset()))[0]
+        found = (await lookup.customers_by_phone(phones[:1], _SURE, context, fields))[0]
         where = "phones"
     if isinstance(found, IncompleteError):
         return None, frozenset(found.sources)
@@ -232,12 +240,13 @@ async def _person(
             source, kind, "UNSUPPORTED", f"the system's {kind} records cannot be written", "options", "targets"
         )
     existing = next((each for each in known if said.emails and said.emails[0] in each.emails), next(iter(known), None))
-    upserts = "email" in source.adapter.kinds[kind].upsert_by and bool(said.emails)
+    # A system's own upsert overwrites whom it meets: not where the caller wants a record that is there left alone.
+    upserts = "email" in source.adapter.kinds[kind].upsert_by and bool(said.emails) and options.on_duplicate == "UPSERT"
     if existing is None and source.id in failed and not upserts:
         return effects.refusal(source, kind, "UPSTREAM", "the source could not tell whether the person is there", retryable=True)
     values = one_name(_person_values(said, existing), existing, source.adapter.kinds[kind].writes)
     values = _writable(effects, source, kind, values)
-    links = _links(effects, source, {"account": said.account_id})
+    links = _links(source, said.account_id)
     return (
         await upserted(effects, source, kind, existing, values, _customs(said.custom, source), links, upserts=upserts)
         if options.on_duplicate == "UPSERT" or existing is None
@@ -267,6 +276,18 @@ def _person_values(said: PersonInput, existing: Person | None) -> dict[str, Any]
 # ---- deals ----
 
 
+def _sensible(said: DealInput, effects: Effects) -> bool:
+    """Tell whether amount and currency can be written at all; faults say what is wrong."""
+    amount = said.amount
+    if amount is not None and not (
+        amount.is_finite() and amount.adjusted() < _DIGITS and int(amount.as_tuple().exponent) >= -_DIGITS
+    ):
+        effects.fault("VALIDATION", f"an amount has at most {_DIGITS} digits before and after the point", "input", "amount")
+    if said.currency and not _CURRENCY.fullmatch(said.currency):
+        effects.fault("VALIDATION", 'a currency is three letters, such as "EUR"', "input", "currency")
+    return not effects.errors
+
+
 async def _deal_updated(effects: Effects, said: DealInput) -> None:
     context = effects.context
     ref = lookup.ref_of(said.id or "")
@@ -277,8 +298,8 @@ async def _deal_updated(effects: Effects, said: DealInput) -> None:
     if effects.options.targets not in (None, (source.id,)):
         effects.fault("VALIDATION", "a deal named by `id` is written in its own source only", "options", "targets")
         return
-    fanout = Fanout(context, replace(_LIVE, sources=(source.id,)))
-    wanted = frozenset({("deal", name) for name in source.adapter.kinds["deal"].mapping})
+    fanout = Fanout(context, replace(_SURE, sources=(source.id,)))
+    wanted = frozenset({("deal", name) for name in source.adapter.kinds["deal"].mapping}) | _customs_read("deal", said.custom)
     record = (await people.read(fanout, [ref], wanted)).get(ref)
     if record is None:
         failed = fanout.failures()
@@ -287,29 +308,30 @@ async def _deal_updated(effects: Effects, said: DealInput) -> None:
             effects.refusal(source, "deal", code or "UPSTREAM", "the deal could not be read" if failed else "there is no such deal", retryable=bool(failed))
         )  # fmt: skip
         return
-    contacts = await _contacts_of(effects, said.customer_id)
+    contacts, silent = await _contacts_of(effects, said.customer_id)
     if effects.errors:
         return
+    if contacts is not None and not contacts.get(source.id):
+        effects.writes.append(_no_contact(effects, source, silent))
+        return
     values = _writable(effects, source, "deal", _deal_values(said, source))
-    links = _links(effects, source, {"account": said.account_id}) | _contact_link(source, contacts)
+    links = _links(source, said.account_id) | _contact_link(source, contacts)
     effects.writes.append(
         await upserted(effects, source, "deal", record, values, _customs(said.custom, source), links, upserts=False)
     )
 
 
 async def _deal_created(
-    effects: Effects, source: Source, said: DealInput, contacts: Mapping[str, Sequence[Record]] | None
+    effects: Effects, source: Source, said: DealInput, contacts: Mapping[str, Sequence[Record]] | None, failed: frozenset[str]
 ) -> TargetOutcome:
     if not source.writes("deal", "create"):
         return effects.refusal(source, "deal", "UNSUPPORTED", "the system's deals cannot be written", "options", "targets")
     if contacts is not None and not contacts.get(source.id):
-        return effects.refusal(
-            source, "deal", "VALIDATION", "the customer has no contact in this source: customerUpsert comes first", "input", "customerId"
-        )  # fmt: skip
+        return _no_contact(effects, source, failed)
     begins = said.stage is None and "stage" in source.adapter.kinds["deal"].writes  # a new deal is in its first stage
     begun = replace(said, stage="OPEN") if begins else said
     values = _writable(effects, source, "deal", _deal_values(begun, source))
-    links = _links(effects, source, {"account": said.account_id}) | _contact_link(source, contacts)
+    links = _links(source, said.account_id) | _contact_link(source, contacts)
     return await upserted(effects, source, "deal", None, values, _customs(said.custom, source), links, upserts=False)
 
 
@@ -323,20 +345,32 @@ def _deal_values(said: DealInput, source: Source) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-async def _contacts_of(effects: Effects, customer_id: str | None) -> dict[str, list[Record]] | None:
-    """Return a customer's contacts by source, None where no customer is named."""
+def _no_contact(effects: Effects, source: Source, failed: frozenset[str]) -> TargetOutcome:
+    if source.id in failed:
+        return effects.refusal(
+            source, "deal", "UPSTREAM", "the source could not tell whether the person is there", retryable=True
+        )
+    return effects.refusal(
+        source, "deal", "VALIDATION", "the customer has no contact in this source: customerUpsert comes first", "input", "customerId"
+    )  # fmt: skip
+
+
+async def _contacts_of(effects: Effects, customer_id: str | None) -> tuple[dict[str, list[Record]] | None, frozenset[str]]:
+    """Return a customer's contacts by source, None where no customer is named; and the sources that could not say."""
     if customer_id is None:
-        return None
-    found = (await lookup.customers_by_id([customer_id], _LIVE, effects.context, frozenset()))[0]
+        return None, frozenset()
+    found = (await lookup.customers_by_id([customer_id], _SURE, effects.context, frozenset()))[0]
+    if isinstance(found, IncompleteError):
+        return {}, frozenset(found.sources)
     if isinstance(found, Exception):
         raise found
     if found is None:
         effects.fault("NOT_FOUND", "there is no such customer", "input", "customerId")
-        return None
+        return None, frozenset()
     by_source: dict[str, list[Record]] = {}
     for each in found.of_kind("contact"):
         by_source.setdefault(each.source, []).append(each)
-    return by_source
+    return by_source, frozenset(status.source.id for status in found.statuses if status.failed)
 
 
 def _contact_link(source: Source, contacts: Mapping[str, Sequence[Record]] | None) -> dict[Kind, list[str]]:
@@ -394,20 +428,28 @@ def _writable(effects: Effects, source: Source, kind: Kind, values: Mapping[str,
     return {name: value for name, value in values.items() if name in rules}
 
 
+def _customs_read(kind: Kind, custom: Sequence[Custom]) -> Fields:
+    """Return what must be read to tell which custom fields differ: an unread one looks like an empty one."""
+    return frozenset((kind, f"custom.{each.key}") for each in custom)
+
+
 def _customs(custom: Sequence[Custom], source: Source) -> dict[str, Any]:
     return {each.key: each.value for each in custom if each.source in (None, source.id)}
 
 
-def _links(effects: Effects, source: Source, named: Mapping[Kind, str | None]) -> dict[Kind, list[str]]:
-    """Return native ids of what is named, where it lives in this source."""
-    found: dict[Kind, list[str]] = {}
+def _named(effects: Effects, **named: str | None) -> bool:
+    """Tell whether what is named by id (kind → graph id) can be there; faults say what cannot."""
     for kind, id in named.items():
         ref = lookup.ref_of(id) if id else None
-        if id and (ref is None or ref.kind != kind):
+        if id and (ref is None or ref.kind != kind or effects.context.source(ref.source) is None):
             effects.fault("NOT_FOUND", f"there is no such {kind}", "input", f"{kind}Id")
-        elif ref is not None and ref.source == source.id:
-            found[kind] = [ref.native_id]
-    return found
+    return not effects.errors
+
+
+def _links(source: Source, account_id: str | None) -> dict[Kind, list[str]]:
+    """Return the native id of the account, where it lives in this source."""
+    ref = lookup.ref_of(account_id) if account_id else None
+    return {"account": [ref.native_id]} if ref is not None and ref.source == source.id else {}
 
 
 def _one_version(effects: Effects, targets: Sequence[Source]) -> bool:

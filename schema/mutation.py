@@ -180,7 +180,8 @@ async def _deal_upsert(info: Information, input: DealInput, options: WriteOption
 
 
 async def _order_push(info: Information, order_id: ID, targets: list[ID], options: WriteOptions) -> Any:
-    asked = Options(key=options.idempotency_key, targets=tuple(targets), dry_run=options.dry_run, on_duplicate="UPSERT")
+    options.targets = targets
+    asked = _options(options)
     done = await order_push.order_push({}, order_id, asked, info.context)
     return _Payload(done, await _first(done, "deal", info))
 

@@ -6,7 +6,7 @@ from typing import Generic, Literal, TypeVar
 
 Lane = Literal["interactive", "webhook", "write", "sync"]
 LANES: tuple[Lane, ...] = ("interactive", "webhook", "write", "sync")
-ReadPolicy = Literal["CACHE_FIRST", "LIVE", "CACHE_ONLY"]
+ReadPolicy = Literal["CACHE_FIRST", "LIVE", "CACHE_ONLY", "SURE"]  # SURE: live, and never what was kept: a write hangs on it
 ReadState = Literal[
     "OK", "CACHED", "STALE", "PARTIAL", "RATE_LIMITED", "TIMEOUT", "AUTH_EXPIRED", "DOWN", "CIRCUIT_OPEN", "UNSUPPORTED",
     "FORBIDDEN", "SKIPPED",

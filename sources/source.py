@@ -272,7 +272,8 @@ class Source:
                 outcomes |= dict(zip(sent, done, strict=True))
         except SourceError as error:
             outcomes = {at: outcomes.get(at) or failed(error) for at in range(len(writes))}
-        await self._forget(kind, [outcomes[at].native_id or each.native_id for at, each in enumerate(writes)])
+        touched: set[Kind] = {kind, *(other for each in writes for other in each.links)}
+        await self._forget(kind, touched, [outcomes[at].native_id or each.native_id for at, each in enumerate(writes)])
         return [self._in_target_fields(kind, outcomes[at]) for at in range(len(writes))]
 
     async def _native_writes(
@@ -298,13 +299,13 @@ class Source:
         spelled = {path: target for target, rule in self._spellings[kind].items() for path in rule.native_paths()}
         return replace(outcome, fields=[spelled.get(path, path) for path in outcome.fields])
 
-    async def _forget(self, kind: Kind, ids: Sequence[str | None]) -> None:
-        """Make what is cached of written records, and of every list and search of their kind, too old to be used."""
+    async def _forget(self, kind: Kind, touched: Iterable[Kind], ids: Sequence[str | None]) -> None:
+        """Make what is cached of written records, and of every list and search of the kinds touched, too old to be used."""
         keys = [self._key("r", kind, id) for id in ids if id is not None]
         kept = {key: entry for key, entry in zip(keys, await self._cache.get_many(keys), strict=True) if entry is not None}
         aged = {key: msgspec.structs.replace(entry, at=0.0) for key, entry in kept.items()}
         mark = Entry(rows=[], at=self._now())
-        await self._cache.set_many({**aged, self._key("w", kind): mark}, ttl=KEPT)
+        await self._cache.set_many({**aged, **{self._key("w", each): mark for each in touched}}, ttl=KEPT)
 
     # ---- custom objects ----
 
@@ -356,7 +357,7 @@ class Source:
         max_age = MAX_AGE if reading.max_age is None else reading.max_age
         since = written.at if written is not None and verb != "r" else 0.0  # lists and searches may lack what we wrote then
         young = [
-            entry is not None and reading.policy != "LIVE" and entry.at > since and self._age(entry) <= max_age
+            entry is not None and reading.policy not in {"LIVE", "SURE"} and entry.at > since and self._age(entry) <= max_age
             for entry in usable
         ]
         missing = [at for at, is_young in enumerate(young) if not is_young]
@@ -369,7 +370,7 @@ class Source:
         try:
             fetched = await ask([wanted[at] for at in missing], paths)
         except SourceError:
-            if any(usable[at] is None for at in missing):
+            if reading.policy == "SURE" or any(usable[at] is None for at in missing):
                 raise
             return [entry for entry in usable if entry is not None], "STALE"
         fresh = dict(zip(missing, fetched, strict=True))

@@ -147,6 +147,7 @@ class Writer:
         found |= {step: Written.of(outcome) for step, outcome in seen.items() if outcome is not None}
         sending = {step: write for step, write in writes.items() if step not in found}
         began = self._clock.now()
+        await self.ledger.renew(self.workspace, key, [step for step in begun if step in sending], now=began)
         outcomes = dict(zip(sending, await source.write(kind, list(sending.values()), reading), strict=True))
         unclear = {step: (sending[step], began) for step, outcome in outcomes.items() if outcome.state == "UNKNOWN"}
         seen = await self._looked_up(source, kind, unclear, reading)
@@ -185,9 +186,9 @@ class Writer:
         self, source: Source, kind: Kind, asked: Mapping[str, Begun], reading: Reading
     ) -> dict[str, Outcome | None]:
         writes = [write for write, _ in asked.values()]
-        names = {name for write in writes for name in (*write.values, *(f"custom.{key}" for key in write.custom))}
+        names = _read_back(writes)
         ids = [write.native_id or "" for write in writes]
-        found = (await source.read(kind, ids, fields=sorted(names), reading=_live(reading))).value
+        found = (await source.read(kind, ids, fields=sorted(names), reading=_sure(reading))).value
         meta = await self._meta(source, kind, writes, reading)
         seen: dict[str, Outcome | None] = {}
         for step, (write, _) in asked.items():
@@ -195,7 +196,7 @@ class Writer:
             if record is None and write.verb == "update":
                 error = RejectedError("the record is not there any more", status=404)
                 seen[step] = Outcome(state="REJECTED", error=error)
-            elif record is None or (write.verb == "update" and says(record, write, meta)):
+            elif record is None or (write.verb == "update" and says(record, write, meta) and _tied(record, write)):
                 seen[step] = Outcome(state="APPLIED", native_id=write.native_id)
             else:  # sent with the version that was named, it is refused if something else was written since
                 seen[step] = None
@@ -205,15 +206,16 @@ class Writer:
         self, source: Source, kind: Kind, asked: Mapping[str, Begun], reading: Reading
     ) -> dict[str, Outcome | None]:
         facts = source.adapter.kinds[kind]
-        names = sorted({name for write, _ in asked.values() for name in write.values} | {"created_at"})
+        names = sorted(_read_back(write for write, _ in asked.values()) | {"created_at"})
+        through = True
         emails = [write.values.get("email") for write, _ in asked.values()]
         if source.finds(kind, "email") and all(isinstance(each, str) for each in emails):
             by_email = (
-                await source.find(kind, "email", [str(each) for each in emails], fields=names, reading=_live(reading))
+                await source.find(kind, "email", [str(each) for each in emails], fields=names, reading=_sure(reading))
             ).value
             records = [record for some in by_email.values() for record in some]
         elif source.orders(kind, "created"):
-            records = await self._newest(source, kind, min(since for _, since in asked.values()), names, reading)
+            records, through = await self._newest(source, kind, min(since for _, since in asked.values()), names, reading)
         else:
             error = UnsupportedError("its outcome is not known, and the system cannot be searched for it")
             return {step: Outcome(state="UNKNOWN", error=error) for step in asked}
@@ -227,11 +229,13 @@ class Writer:
                 if each.native_id not in taken and says(each, write, meta) and (write.verb == "upsert" or _is_new(each, since))
             ]
             age = (self._clock.now() - since).total_seconds()
-            if ours:
+            if ours and write.verb == "upsert" and not _tied(ours[0], write):
+                seen[step] = None  # its ties are made after it, and may be lacking; by its key it is met again
+            elif ours:
                 taken.add(ours[0].native_id)
                 created = True if write.verb == "create" else None
                 seen[step] = Outcome(state="APPLIED", native_id=ours[0].native_id, created=created)
-            elif age >= SETTLED + facts.lag:
+            elif through and age >= SETTLED + facts.lag:
                 seen[step] = None
             else:
                 seen[step] = Outcome(
@@ -242,20 +246,36 @@ class Writer:
     async def _meta(self, source: Source, kind: Kind, writes: Iterable[RecordWrite], reading: Reading) -> ObjectType | None:
         return await source.described(kind, reading) if any(write.needs_metadata for write in writes) else None
 
-    async def _newest(self, source: Source, kind: Kind, since: datetime, names: Sequence[str], reading: Reading) -> list[Record]:
-        """Return the records created since, the newest first, as far as they are looked through."""
+    async def _newest(
+        self, source: Source, kind: Kind, since: datetime, names: Sequence[str], reading: Reading
+    ) -> tuple[list[Record], bool]:
+        """Return the records created since, the newest first, as far as they are looked through, and whether those are all."""
         found: list[Record] = []
         after: Position | None = None
         size = source.adapter.kinds[kind].page
         while len(found) < _LOOKED_THROUGH:
             page = (
-                await source.scan(kind, Scan(descending=True, after=after, size=size), fields=names, reading=_live(reading))
+                await source.scan(kind, Scan(descending=True, after=after, size=size), fields=names, reading=_sure(reading))
             ).value
             found += [record for _, record in page.rows if record is not None]
             if page.end or not page.rows or page.rows[-1][0].at < since - _SKEW:
-                break
+                return found, True
             after = page.rows[-1][0]
-        return found
+        return found, False
+
+
+def _read_back(writes: Iterable[RecordWrite]) -> set[str]:
+    """Return the fields by which a record shows that it has what was written."""
+    return {
+        name
+        for write in writes
+        for name in (*write.values, *(f"custom.{key}" for key in write.custom), *(f"{kind}_id" for kind in write.links))
+    }
+
+
+def _tied(record: Record, write: RecordWrite) -> bool:
+    """Tell whether a record shows every tie; one that its system keeps elsewhere does not show."""
+    return all(getattr(record, f"{kind}_id", None) in ids for kind, ids in write.links.items() if ids)
 
 
 def says(record: Record, write: RecordWrite, meta: ObjectType | None) -> bool:
@@ -294,7 +314,7 @@ def _same_custom(has: Any, wanted: Any, options: Mapping[str, str]) -> bool:
 
     try:
         return spelled(has) == spelled(wanted) or float(has) == float(wanted)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
@@ -302,8 +322,8 @@ def _is_new(record: Record, since: datetime) -> bool:
     return record.created_at is None or record.created_at >= since - _SKEW
 
 
-def _live(reading: Reading) -> Reading:
-    return Reading(deadline=reading.deadline, lane=reading.lane, policy="LIVE", calls=reading.calls)
+def _sure(reading: Reading) -> Reading:
+    return Reading(deadline=reading.deadline, lane=reading.lane, policy="SURE", calls=reading.calls)
 
 
 def _final(error: SourceError | None) -> bool:

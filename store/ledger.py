@@ -59,6 +59,14 @@ class LedgerRows:
                 change = update(ledger).where(_one(workspace, key, step))
                 await connection.execute(change.values(state="DONE", outcome=dict(outcome), ended_at=now))
 
+    async def renew(self, workspace: str, key: str, steps: Sequence[str], *, now: datetime) -> None:
+        """Enter that steps are begun once more: what is sent again has its time to appear again."""
+        if not steps:
+            return
+        async with self._database.write() as connection:
+            for step in steps:
+                await connection.execute(update(ledger).where(_one(workspace, key, step)).values(begun_at=now))
+
     async def forget(self, workspace: str, key: str, steps: Sequence[str]) -> None:
         """Take back steps that were not carried out, so that the same key may try again."""
         async with self._database.write() as connection:

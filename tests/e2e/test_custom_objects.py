@@ -31,9 +31,9 @@ def objects(accounts: World) -> dict[str, list[Any]]:
     return {each["source"]["id"]: [one for one in each["source"]["objects"] if one["custom"]] for each in sources}
 
 
-def listed(there: World, object: str, source: str, *, first: int = 100, **variables: Any) -> list[Any]:
+def listed(there: World, object: str, source: str, *, first: int = 100, after: str | None = None, **variables: Any) -> list[Any]:
     found: list[Any] = []
-    after, more = None, True
+    more = True
     while more:
         asked = {"object": object, "source": source, "first": first, "after": after, **variables}
         page = there.data(PAGE, asked)["customRecords"]
@@ -143,3 +143,16 @@ def test_fields_that_security_hides_are_named_and_cost_no_answer() -> None:
         {"state": "OK", "source": {"id": "salesforce", "unreadableFields": ["Contact.Phone", "Contact.Title"]}}
     ]
     assert {each["title"] for each in customer["contacts"]} == {None}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_pages_of_another_size_go_on_at_the_same_record(accounts: World, objects: dict[str, list[Any]], system: str) -> None:
+    name = objects[system][0]["name"]
+    every = [each["id"] for each in listed(accounts, name, system)]
+    query = """query($object: String!, $source: ID!, $first: Int!, $after: String) {
+      customRecords(object: $object, source: $source, first: $first, after: $after) { edges { cursor node { id } } } }"""
+    edges = accounts.data(query, {"object": name, "source": system, "first": 6})["customRecords"]["edges"]
+
+    rest = listed(accounts, name, system, first=2, after=edges[3]["cursor"])
+
+    assert [each["id"] for each in rest] == every[4:]

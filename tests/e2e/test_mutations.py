@@ -232,6 +232,18 @@ def test_a_source_that_cannot_be_asked_refuses_nothing_is_lost_and_the_key_may_a
     assert [each["state"] for each in up["writes"]] == ["APPLIED"]
 
 
+def test_what_a_search_said_before_it_failed_is_no_proof_that_nobody_is_there(shop: World) -> None:
+    email, before = fresh(), customers(shop)
+    assert shop.data('{ customer(by: {email: "%s"}) { id } }' % email)["customer"] is None
+    shop.fault("bigcommerce", "status", path="GET*/v3/customers")
+
+    down = upsert(shop, {"emails": [email], "givenName": "No", "familyName": "Proof"}, "proof-1", targets=["bigcommerce"])
+    shop.heal()
+
+    assert [(each["state"], each["error"]["retryable"]) for each in down["writes"]] == [("REJECTED", True)]
+    assert customers(shop) == before
+
+
 def test_writing_needs_its_scope() -> None:
     async def reader(folder: Path) -> str:
         database = await Database.open(f"sqlite:///{folder / 'c360.db'}")
