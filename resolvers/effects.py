@@ -6,6 +6,7 @@ what was asked; when all its steps have ended its outcome is stored, and the sam
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from sources.source import Source
 from sources.writer import Written
 from sources.writing import RecordWrite
 
+log = logging.getLogger(__name__)
 WRITE_SCOPE = "write"
 PATIENCE = 30.0  # seconds a mutation may take
 PAUSE = 0.05  # seconds between looks whether another request has ended
@@ -118,11 +120,33 @@ class Effects:
     def fault(self, code: ErrorCode, message: str, *path: str, source: Source | None = None) -> None:
         self.errors.append(UserError(code=code, message=message, field=path or None, source=source))
 
-    async def write(self, source: Source, kind: Kind, step: str, write: RecordWrite, changed: Sequence[str]) -> TargetOutcome:
-        """Carry out one step, once for the key."""
+    async def each(
+        self, kind: Kind, targets: Sequence[Source], work: Callable[[Source], Awaitable[Sequence[TargetOutcome]]]
+    ) -> None:
+        """Do the work of all targets at once and take their outcomes; one that breaks off in a way of its own is that target's alone."""
+        found = await asyncio.gather(*(work(source) for source in targets), return_exceptions=True)
+        for source, outcomes in zip(targets, found, strict=True):
+            if isinstance(outcomes, BaseException):
+                if not isinstance(outcomes, Exception):
+                    raise outcomes
+                log.error("a target broke off", exc_info=outcomes, extra={"source": source.id, "kind": kind})
+                message = "Internal error. Tell us the request id; the same key finds out what was done."
+                self.writes.append(self.refusal(source, kind, "INTERNAL", message, state="UNKNOWN", retryable=True))
+            else:
+                self.writes += outcomes
+
+    async def write(
+        self, source: Source, kind: Kind, step: str, write: RecordWrite, changed: Sequence[str], *, known_as: str | None = None
+    ) -> TargetOutcome:
+        """Carry out one step, once for the key.
+
+        Args:
+            known_as: once for this name instead, whatever keys the requests have.
+        """
         if (refusal := not_asked(source, self.context)) is not None:
             return self.outcome(source, kind, _failed(refusal), changed)
-        written = await self.context.writer.once(source, kind, self.options.key, self.digest, {step: write}, self.reading)
+        key, digest = (known_as, "") if known_as else (self.options.key, self.digest)
+        written = await self.context.writer.once(source, kind, key, digest, {step: write}, self.reading)
         return self.outcome(source, kind, written[step], changed)
 
     async def begun(self, step: str) -> bool:

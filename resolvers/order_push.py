@@ -5,7 +5,6 @@ address), the contact (by that address), the deal. Which deal an order became is
 again, under whatever key, updates that deal.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,8 +57,7 @@ async def order_push(asked: Mapping[str, Any], order_id: str, options: Options, 
             return
         if not await effects.hold(held(buyer.email)) or not await effects.hold(held(buyer.domain or buyer.email)):
             return
-        for outcomes in await asyncio.gather(*(_pushed(effects, source, order, buyer) for source in targets)):
-            effects.writes += outcomes
+        await effects.each("deal", targets, lambda source: _pushed(effects, source, order, buyer))
 
     return await performed(
         "orderPushToCrm", {**asked, "orderId": order_id}, options, context, work, holding=[held(f"order/{order_id}")]
@@ -173,8 +171,8 @@ async def _deal(effects: Effects, source: Source, order: Order, links: dict[Kind
     context, known_as = effects.context, f"order/{order.id}"
     row = await context.writer.ledger.row(context.workspace, known_as, source.id)
     existing: Record | None = None
-    if row is not None and row.outcome is not None:
-        ref = Ref(source.id, "deal", str(row.outcome["native_id"]))
+    if row is not None and row.outcome is not None and (native_id := row.outcome.get("native_id")):
+        ref = Ref(source.id, "deal", str(native_id))
         fanout = Fanout(context, replace(_SURE, sources=(source.id,)))
         wanted = frozenset({("deal", name) for name in source.adapter.kinds["deal"].mapping})
         read = await people.read(fanout, [ref], wanted)
@@ -186,12 +184,12 @@ async def _deal(effects: Effects, source: Source, order: Order, links: dict[Kind
         "close_date": order.placed_at.date(),
     }  # fmt: skip
     values = _known_values(source, "deal", said)
-    outcome = await upserted(effects, source, "deal", existing, values, {}, {} if existing is not None else links, upserts=False)
-    if existing is None and outcome.native_id is not None and outcome.state == "APPLIED":
-        if row is None:
-            await context.writer.begin(known_as, source.id, "")
-        await context.writer.end(known_as, source.id, {"native_id": outcome.native_id})
-    return outcome
+    if existing is not None:
+        return await upserted(effects, source, "deal", existing, values, {}, {}, upserts=False)
+    if row is not None and row.outcome is not None and not effects.options.dry_run:
+        await context.writer.ledger.forget(context.workspace, known_as, [source.id])
+    # Entered under the order's own name before it leaves: another key must not make another deal of what this one began.
+    return await upserted(effects, source, "deal", None, values, {}, links, upserts=False, known_as=known_as)
 
 
 def _known_values(source: Source, kind: Kind, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Upserts of people and deals: find what is there, write what differs, per target."""
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from identity.golden import golden
 from model.errors import ConflictError, RequestError, SourceError
 from model.keys import normal_email, normal_phone
 from model.money import Money
@@ -91,12 +91,13 @@ async def customer_upsert(asked: Mapping[str, Any], said: PersonInput, options: 
         if effects.errors or not _one_version(effects, targets):
             return
         cleaned = replace(said, emails=emails, phones=phones)
-        effects.writes += await asyncio.gather(
-            *(
-                _person(effects, source, "contact", cleaned, [each for each in contacts if each.source == source.id], failed)
-                for source in targets
-            )
-        )
+        whole = _filled(cleaned, customer, context)
+
+        async def one(source: Source) -> Sequence[TargetOutcome]:
+            known = [each for each in contacts if each.source == source.id]
+            return [await _person(effects, source, "contact", cleaned if known else whole, known, failed)]
+
+        await effects.each("contact", targets, one)
 
     return await performed("customerUpsert", asked, options, context, work, holding=_people_held(said))
 
@@ -128,14 +129,12 @@ async def lead_capture(asked: Mapping[str, Any], said: PersonInput, options: Opt
             effects.fault("NOT_FOUND", "there is no such lead", "input", "id")
             return
         cleaned = replace(said, emails=emails, phones=phones)
-        effects.writes += await asyncio.gather(
-            *(
-                _person(
-                    effects, source, "lead", cleaned, [each for each in known if isinstance(each, Lead) and each.source == source.id], failed
-                )
-                for source in targets
-            )
-        )  # fmt: skip
+
+        async def one(source: Source) -> Sequence[TargetOutcome]:
+            there = [each for each in known if isinstance(each, Lead) and each.source == source.id]
+            return [await _person(effects, source, "lead", cleaned, there, failed)]
+
+        await effects.each("lead", targets, one)
 
     return await performed("leadCapture", asked, options, context, work, holding=_people_held(said))
 
@@ -158,7 +157,11 @@ async def deal_upsert(asked: Mapping[str, Any], said: DealInput, options: Option
         contacts, failed = await _contacts_of(effects, said.customer_id)
         if effects.errors:
             return
-        effects.writes += await asyncio.gather(*(_deal_created(effects, source, said, contacts, failed) for source in targets))
+
+        async def one(source: Source) -> Sequence[TargetOutcome]:
+            return [await _deal_created(effects, source, said, contacts, failed)]
+
+        await effects.each("deal", targets, one)
 
     return await performed("dealUpsert", asked, options, context, work)
 
@@ -252,6 +255,18 @@ async def _person(
         if options.on_duplicate == "UPSERT" or existing is None
         else _duplicate(effects, source, kind, existing)
     )
+
+
+def _filled(said: PersonInput, customer: Customer | None, context: Context) -> PersonInput:
+    """Return what a record that is made for a known customer says: without their address and name it would be another person's."""
+    if customer is None:
+        return said
+    ranks = {source.id: source.rank for source in context.sources}
+    gold = golden(customer.people, ranks)
+    return replace(
+        said, emails=said.emails or gold.emails[:1], phones=said.phones or gold.phones[:1], given_name=said.given_name or gold.given_name,
+        family_name=said.family_name or gold.family_name,
+    )  # fmt: skip
 
 
 def _duplicate(effects: Effects, source: Source, kind: Kind, existing: Record) -> TargetOutcome:
@@ -383,9 +398,13 @@ def _contact_link(source: Source, contacts: Mapping[str, Sequence[Record]] | Non
 
 async def upserted(
     effects: Effects, source: Source, kind: Kind, existing: Record | None, values: Mapping[str, Any], custom: Mapping[str, Any],
-    links: Mapping[Kind, Sequence[str]], *, upserts: bool,
+    links: Mapping[Kind, Sequence[str]], *, upserts: bool, known_as: str | None = None,
 ) -> TargetOutcome:  # fmt: skip
-    """Update what differs, or create; or, dry, tell what would be done."""
+    """Update what differs, or create; or, dry, tell what would be done.
+
+    Args:
+        known_as: of a record that is made once for this name, whatever keys the requests have.
+    """
     options, step = effects.options, f"{source.id}/{kind}"
     if existing is None:
         if options.if_version is not None:
@@ -396,17 +415,18 @@ async def upserted(
         verb = "upsert" if upserts else "create"
         native_id: str | None = None
     else:
-        if options.if_version is not None and options.if_version != existing.version:
-            return effects.refusal(
-                source, kind, "STALE_VERSION", "the record has changed since that version", "options", "ifVersion", state="CONFLICT", native_id=existing.native_id
-            )  # fmt: skip
         try:
             meta = await source.described(kind, effects.reading) if custom or "stage" in values else None
         except SourceError as error:
             return effects.refusal(source, kind, error.code, error.message, retryable=True)
         changed = differing(existing, values, custom, meta)
+        done = not changed and not options.dry_run and await effects.begun(step)  # by this key, before we were cut off
+        if not done and options.if_version is not None and options.if_version != existing.version:
+            return effects.refusal(
+                source, kind, "STALE_VERSION", "the record has changed since that version", "options", "ifVersion", state="CONFLICT", native_id=existing.native_id
+            )  # fmt: skip
         if not changed and not links:
-            state = "APPLIED" if not options.dry_run and await effects.begun(step) else "UNCHANGED"
+            state = "APPLIED" if done else "UNCHANGED"
             return TargetOutcome(source=source, kind=kind, state=state, native_id=existing.native_id)  # type: ignore[arg-type]
         verb, native_id = "update", existing.native_id
     if options.dry_run:
@@ -416,6 +436,8 @@ async def upserted(
         values={name: value for name, value in values.items() if name in changed},
         custom={key: value for key, value in custom.items() if key in changed},
     )  # fmt: skip
+    if known_as is not None and existing is None:
+        return await effects.write(source, kind, source.id, write, changed, known_as=known_as)
     return await effects.write(source, kind, step, write, changed)
 
 

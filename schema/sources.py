@@ -53,7 +53,10 @@ async def _objects(root: Parent[ConnectedSource], info: Information) -> list[Any
             found.append(await root.described(kind, reading))
         except SourceError:
             continue
-    return [*found, *await root.objects(reading)]
+    try:
+        return [*found, *await root.objects(reading)]
+    except SourceError:
+        return found
 
 
 async def _unreadable(root: Parent[ConnectedSource], info: Information) -> list[str]:

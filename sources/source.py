@@ -367,8 +367,9 @@ class Source:
             return [entry for entry in usable if entry is not None], "CACHED"
         # What was known of a row stays known: two callers with different selections must not evict each other.
         paths = sorted(needed.union(*(entry.known for at in missing if (entry := kept[at]) is not None)))
+        began = self._now()
         try:
-            fetched = await ask([wanted[at] for at in missing], paths)
+            fetched = [msgspec.structs.replace(each, at=began) for each in await ask([wanted[at] for at in missing], paths)]
         except SourceError:
             if reading.policy == "SURE" or any(usable[at] is None for at in missing):
                 raise
