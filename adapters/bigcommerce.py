@@ -314,8 +314,8 @@ class BigCommerce(Adapter):
             return None
         facts: dict[str, Any] = {"status": response.status}
         if response.status == 429:
-            reset = response.headers.get("x-rate-limit-time-reset-ms", "")
-            return ThrottledError("too many calls", retry_after=int(reset) / 1000 if reset.isdigit() else _PROTECTED, **facts)
+            reset = response.number("x-rate-limit-time-reset-ms")
+            return ThrottledError("too many calls", retry_after=_PROTECTED if reset is None else reset / 1000, **facts)
         if response.status == 401:
             return TokenExpiredError("the token is not accepted", **facts)
         if response.status == 403:
@@ -329,20 +329,12 @@ class BigCommerce(Adapter):
         return RejectedError(f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        said = {
-            name: response.headers.get(f"x-rate-limit-{header}", "")
-            for name, header in (("limit", "requests-quota"), ("remaining", "requests-left"), ("reset", "time-reset-ms"))
-        }
-        if not all(value.isdigit() for value in said.values()):
+        quota, left, reset = (
+            response.number(f"x-rate-limit-{header}") for header in ("requests-quota", "requests-left", "time-reset-ms")
+        )
+        if quota is None or left is None or reset is None:
             return []
-        return [
-            Learned(
-                window="window",
-                limit=float(said["limit"]),
-                remaining=float(said["remaining"]),
-                reset_after=int(said["reset"]) / 1000,
-            )
-        ]
+        return [Learned(window="window", limit=quota, remaining=left, reset_after=reset / 1000)]
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         place = {"contact": "customers", "order": "orders"}[kind]

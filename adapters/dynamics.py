@@ -365,10 +365,7 @@ class Dynamics(Adapter):
         code = str(said.get("code") or "") if isinstance(said, dict) else str(said or "")
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if response.status == 429:
-            given = response.headers.get("retry-after", "")
-            return ThrottledError(
-                "too many calls", retry_after=float(given) if given.replace(".", "", 1).isdigit() else None, **facts
-            )
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
         if response.status == 401:
             return TokenExpiredError("the token is not accepted", **facts)
         if response.status >= 500 and response.status != 501:
@@ -386,9 +383,9 @@ class Dynamics(Adapter):
     def learn(self, response: Response) -> Sequence[Learned]:
         learned = []
         for window, header in (("requests", "burst"), ("execution", "time")):
-            said = response.headers.get(f"x-ms-ratelimit-{header}-remaining-xrm-requests", "").replace(",", "")
-            if re.fullmatch(r"\d+(\.\d+)?", said):
-                learned.append(Learned(window=window, remaining=float(said)))
+            left = response.number(f"x-ms-ratelimit-{header}-remaining-xrm-requests")
+            if left is not None:
+                learned.append(Learned(window=window, remaining=left))
         return learned
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:

@@ -197,16 +197,14 @@ class Freshdesk(Adapter):
         body = response.json_or_none()
         code = str(body.get("code") or "") if isinstance(body, dict) else ""
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isdigit() else None
         if response.status == 429:
-            return ThrottledError("too many calls", retry_after=seconds, **facts)
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
         if response.status == 401 or code == "invalid_credentials":
             return TokenExpiredError("the API key is not accepted", **facts)
         if response.status == 403:
             return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
-            return UnavailableError("not available", retry_after=seconds, **facts)
+            return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if response.status == 404 and not response.body:
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
@@ -216,10 +214,10 @@ class Freshdesk(Adapter):
         return RejectedError(f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        total, remaining = response.headers.get("x-ratelimit-total", ""), response.headers.get("x-ratelimit-remaining", "")
-        if not (total.isdigit() and remaining.isdigit()):
+        total, remaining = response.number("x-ratelimit-total"), response.number("x-ratelimit-remaining")
+        if total is None or remaining is None:
             return []
-        return [Learned(window="minute", limit=float(total), remaining=float(remaining))]
+        return [Learned(window="minute", limit=total, remaining=remaining)]
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         return f"{self.config.web_url}/a/{self.kinds[kind].object}/{native_id}" if self.config.web_url else None

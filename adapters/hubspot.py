@@ -48,6 +48,7 @@ from model.errors import (
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
 _READ, _LINKS, _SEARCH_PAGE, _SEARCH_CAP, _LIST_PAGE = 100, 1000, 200, 10_000, 100
+_INTERVAL = 10_000.0  # milliseconds
 _PATHS: Mapping[str, Mapping[str, str]] = {
     "v3": {
         "objects": "/crm/v3/objects", "owners": "/crm/v3/owners", "properties": "/crm/v3/properties", "pipelines": "/crm/v3/pipelines",
@@ -293,9 +294,11 @@ class HubSpot(Adapter):
         if response.status == 403:
             return SourceForbiddenError(f"refused: {category}" if category else "not allowed", **facts)
         if response.status in {423, 477}:
-            return UnavailableError("locked for the moment", retry_after=_seconds(response, 2.0), **facts)
+            return UnavailableError(
+                "locked for the moment", retry_after=2.0 if response.retry_after is None else response.retry_after, **facts
+            )
         if response.status >= 500:
-            return UnavailableError("not available", retry_after=_seconds(response, None), **facts)
+            return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if response.status == 404 and not response.body:
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
@@ -303,26 +306,14 @@ class HubSpot(Adapter):
         return refusal(said, response.status)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        headers = response.headers
         learned = []
-        if "x-hubspot-ratelimit-remaining" in headers:
-            period = float(headers.get("x-hubspot-ratelimit-interval-milliseconds", "10000")) / 1000
-            limit = float(headers.get("x-hubspot-ratelimit-max", "190"))
-            learned.append(
-                Learned(
-                    window="burst",
-                    limit=limit,
-                    remaining=float(headers["x-hubspot-ratelimit-remaining"]),
-                    per_second=limit / period,
-                )
-            )
-        if "x-hubspot-ratelimit-daily-remaining" in headers:
-            learned.append(
-                Learned(
-                    window="daily", limit=float(headers.get("x-hubspot-ratelimit-daily", "650000")),
-                    remaining=float(headers["x-hubspot-ratelimit-daily-remaining"]),
-                )
-            )  # fmt: skip
+        if (left := response.number("x-hubspot-ratelimit-remaining")) is not None:
+            limit = response.number("x-hubspot-ratelimit-max")
+            period = response.number("x-hubspot-ratelimit-interval-milliseconds") or _INTERVAL
+            rate = None if limit is None else limit * 1000 / period
+            learned.append(Learned(window="burst", limit=limit, remaining=left, per_second=rate))
+        if (left := response.number("x-hubspot-ratelimit-daily-remaining")) is not None:
+            learned.append(Learned(window="daily", limit=response.number("x-hubspot-ratelimit-daily"), remaining=left))
         return learned
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
@@ -393,8 +384,3 @@ def _stage(each: Row, pipeline: str) -> Stage:
         native=each["id"],
         probability=probability,
     )
-
-
-def _seconds(response: Response, default: float | None) -> float | None:
-    given = response.headers.get("retry-after", "")
-    return float(given) if given.replace(".", "", 1).isdigit() else default

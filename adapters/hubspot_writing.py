@@ -209,7 +209,8 @@ def _details(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         quoted = orjson.loads(text) if text else []
     except orjson.JSONDecodeError:
         quoted = []
-    return [each for each in [*(said.get("errors") or ()), *quoted] if isinstance(each, Mapping)]
+    told = [each for part in (said.get("errors"), quoted) if isinstance(part, list) for each in part]
+    return [each for each in told if isinstance(each, Mapping)]
 
 
 def _fields(said: Mapping[str, Any]) -> tuple[str, ...]:

@@ -324,16 +324,14 @@ class Magento(Adapter):
             return None
         body = response.json_or_none()
         facts: dict[str, Any] = {"status": response.status, "upstream_code": ",".join(_named(body)) or None}
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isdigit() else None
         if response.status == 429:
-            return ThrottledError("too many calls", retry_after=seconds, **facts)
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
         if response.status == 401:
             return TokenExpiredError("the credentials are not accepted, or lack a right", **facts)
         if response.status == 403:
             return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
-            return UnavailableError("not available", retry_after=seconds, **facts)
+            return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if not isinstance(body, dict):
             return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
         # Messages come untranslated, with placeholders for what was sent.

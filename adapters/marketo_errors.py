@@ -64,8 +64,9 @@ def fault_of(response: Response) -> SourceError | None:
     body = response.json_or_none()
     said = body if isinstance(body, dict) else None
     if said is not None and said.get("success") is False:
-        reason = next(iter(said.get("errors") or [{}]))
-        fault = record_fault(reason if isinstance(reason, dict) else {}, status=response.status)
+        errors = said.get("errors")
+        reason = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+        fault = record_fault(reason, status=response.status)
         if isinstance(fault, ExhaustedError):
             fault.retry_after = _until_midnight(response.headers.get("date", ""))
         return fault

@@ -321,10 +321,8 @@ class Pipedrive(Adapter):
             if response.headers.get("x-daily-ratelimit-token-remaining") == "0":
                 # The day ends at midnight of the server's time zone, which the answer does not tell: look again in an hour.
                 return ExhaustedError("the company's tokens of the day are used up", retry_after=3600.0, **facts)
-            reset = response.headers.get("x-ratelimit-reset", "")
-            return ThrottledError(
-                "too many calls", retry_after=float(reset) if reset.replace(".", "", 1).isdigit() else 2.0, **facts
-            )
+            reset = response.number("x-ratelimit-reset")
+            return ThrottledError("too many calls", retry_after=2.0 if reset is None else reset, **facts)
         if response.status == 401:
             return TokenExpiredError("the token is not accepted", **facts)
         if response.status == 403 and not said:
@@ -347,9 +345,9 @@ class Pipedrive(Adapter):
     def learn(self, response: Response) -> Sequence[Learned]:
         found = []
         for window, prefix in (("burst", "x-ratelimit"), ("daily", "x-daily-ratelimit-token")):
-            limit, remaining = response.headers.get(f"{prefix}-limit", ""), response.headers.get(f"{prefix}-remaining", "")
-            if remaining.isdigit():
-                found.append(Learned(window=window, limit=float(limit) if limit.isdigit() else None, remaining=float(remaining)))
+            remaining = response.number(f"{prefix}-remaining")
+            if remaining is not None:
+                found.append(Learned(window=window, limit=response.number(f"{prefix}-limit"), remaining=remaining))
         return found
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:

@@ -258,16 +258,14 @@ class RestAdapter(Adapter):
                 else ProtocolError("answered with something that is not JSON", status=response.status)
             )
         facts: dict[str, Any] = {"status": response.status}
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.replace(".", "", 1).isdigit() else None
         if response.status == 429:
-            return ThrottledError("too many calls", retry_after=seconds, **facts)
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
         if response.status == 401:
             return TokenExpiredError("the credentials are not accepted", **facts)
         if response.status == 403:
             return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
-            return UnavailableError("not available", retry_after=seconds, **facts)
+            return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if response.status == 409:
             return DuplicateError("another record has this key", **facts)
         if response.status == 412:
@@ -277,7 +275,7 @@ class RestAdapter(Adapter):
     def learn(self, response: Response) -> Sequence[Learned]:
         learned = []
         for window, (limit, remaining) in self.limit_headers.items():
-            said = response.headers.get(limit.lower(), ""), response.headers.get(remaining.lower(), "")
-            if all(each.isdigit() for each in said):
-                learned.append(Learned(window=window, limit=float(said[0]), remaining=float(said[1])))
+            total, left = response.number(limit.lower()), response.number(remaining.lower())
+            if total is not None and left is not None:
+                learned.append(Learned(window=window, limit=total, remaining=left))
         return learned

@@ -1,13 +1,18 @@
 """What an adapter sends and gets back, whatever HTTP client stands underneath."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import orjson
 
 from model.errors import ProtocolError
 from model.records import Kind, ObjectType
+
+# ASCII only: str.isdigit() takes "²" for a digit, which float() does not. Dynamics separates thousands.
+_NUMBER = re.compile(r"[0-9]+(,[0-9]{3})*(\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,23 @@ class Response:
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
+            return None
+
+    def number(self, header: str) -> float | None:
+        """Return what a header counts, None when it is absent or no plain number."""
+        said = self.headers.get(header, "")
+        return float(said.replace(",", "")) if _NUMBER.fullmatch(said) else None
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that `Retry-After` names, None without it; a date there counts from the answer's own `Date` (RFC 9110)."""
+        seconds = self.number("retry-after")
+        if seconds is not None:
+            return seconds
+        try:
+            until, now = (parsedate_to_datetime(self.headers.get(name, "")) for name in ("retry-after", "date"))
+            return max((until - now).total_seconds(), 0.0)
+        except (ValueError, TypeError):  # no date; or one with a zone and one without
             return None
 
 

@@ -266,17 +266,15 @@ class Zendesk(Adapter):
         said = body.get("error") if isinstance(body, dict) else None
         code = str(said.get("title", "")) if isinstance(said, dict) else str(said or "")  # `error` is text or an object
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isdigit() else None
         if response.status == 429:
             shared = _OF_ONE not in response.body[:500].decode(errors="replace")  # the body may be plain text
-            return ThrottledError("too many calls", status=429, retry_after=seconds, shared=shared)
+            return ThrottledError("too many calls", status=429, retry_after=response.retry_after, shared=shared)
         if response.status == 401:
             return TokenExpiredError("the credentials are not accepted", **facts)
         if response.status == 403:
             return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
-            return UnavailableError("not available", status=response.status, retry_after=seconds)
+            return UnavailableError("not available", status=response.status, retry_after=response.retry_after)
         if not isinstance(body, dict):
             return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
         if response.status == 409 and code == "UpdateConflict":
@@ -286,10 +284,10 @@ class Zendesk(Adapter):
         return RejectedError(f"refused: {code}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        remaining, limit = response.headers.get("x-rate-limit-remaining", ""), response.headers.get("x-rate-limit", "")
-        if not (remaining.isdigit() and limit.isdigit()):
+        remaining, limit = response.number("x-rate-limit-remaining"), response.number("x-rate-limit")
+        if remaining is None or limit is None:
             return []
-        return [Learned(window="minute", limit=float(limit), remaining=float(remaining))]
+        return [Learned(window="minute", limit=limit, remaining=remaining)]
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         place = {"contact": "users", "account": "organizations", "ticket": "tickets"}.get(kind)

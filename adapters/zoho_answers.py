@@ -33,10 +33,13 @@ def fault(response: Response) -> SourceError | None:
     said = said if isinstance(said, dict) else {}
     if "error" in said and "code" not in said:
         return _token_fault(response)
-    verdicts = said.get("data")
-    if response.status == 400 and isinstance(verdicts, list) and verdicts and "code" not in said:
+    data = said.get("data")
+    verdicts = (
+        [each for each in data if isinstance(each, dict) and isinstance(each.get("code"), str)] if isinstance(data, list) else []
+    )
+    if response.status == 400 and verdicts and "code" not in said:
         return None  # a verdict for each record: `write` reads them
-    code = str(said.get("code") or (verdicts[0].get("code") if isinstance(verdicts, list) and verdicts else "") or "")
+    code = str(said.get("code") or (verdicts[0].get("code") if verdicts else "") or "")
     facts: dict[str, Any] = {"status": response.status, "upstream_code": code if _CODE.fullmatch(code) else None}
     if response.status == 429 or code == "TOO_MANY_REQUESTS":
         # Credits of the day or calls at once: only the count of what is left tells which.
