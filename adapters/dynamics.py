@@ -7,7 +7,6 @@ qualified (an action that makes other records), phones (they match by their spel
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
@@ -34,6 +33,7 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
 )
 from adapters.dynamics_rows import View, among, guids, moment, neat, quoted, view
 from adapters.dynamics_writing import BATCH, written
@@ -362,7 +362,7 @@ class Dynamics(Adapter):
             return None
         body = response.json_or_none()
         said = body.get("error") if isinstance(body, dict) else None
-        code = str(said.get("code") or "") if isinstance(said, dict) else str(said or "")
+        code = code_in(said.get("code") if isinstance(said, dict) else said)
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if response.status == 429:
             return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
@@ -378,7 +378,7 @@ class Dynamics(Adapter):
             return DuplicateError("another record has this key", **facts)
         if response.status == 412:
             return StaleVersionError("the record changed since", **facts)
-        return RejectedError(f"refused: {code}" if re.fullmatch(r"0x[0-9a-f]{1,8}", code) else "refused", **facts)
+        return RejectedError(f"refused: {code}" if code else f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
         learned = []

@@ -26,6 +26,7 @@ from adapters.base import (
     Response,
     Window,
     Write,
+    code_in,
 )
 from adapters.writing import WriteVerb, settled
 from model.errors import (
@@ -195,7 +196,7 @@ class Freshdesk(Adapter):
         if response.status < 300:
             return None
         body = response.json_or_none()
-        code = str(body.get("code") or "") if isinstance(body, dict) else ""
+        code = code_in(body.get("code")) if isinstance(body, dict) else ""
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if response.status == 429:
             return ThrottledError("too many calls", retry_after=response.retry_after, **facts)

@@ -32,6 +32,7 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
 )
 from adapters.hubspot_kinds import KINDS
 from adapters.hubspot_writing import Writer, refusal
@@ -281,14 +282,15 @@ class HubSpot(Adapter):
             return None
         body = response.json_or_none()
         said = body if isinstance(body, dict) else {}
-        category = str(said.get("category") or said.get("status") or "")
+        category = code_in(said.get("category") or said.get("status"))
         facts: dict[str, Any] = {"status": response.status, "upstream_code": category or None}
         if response.status == 429:
             if said.get("policyName") == "DAILY":
                 # The day ends at midnight of the account's time zone, which the answer does not tell: look again in an hour.
                 return ExhaustedError("the daily quota is used up", status=429, upstream_code="DAILY", retry_after=3600.0)
-            pause = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}.get(str(said.get("policyName")), 1.0)
-            return ThrottledError("too many calls", status=429, upstream_code=said.get("policyName"), retry_after=pause)
+            policy = code_in(said.get("policyName"))
+            pause = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}.get(policy, 1.0)
+            return ThrottledError("too many calls", status=429, upstream_code=policy or None, retry_after=pause)
         if response.status == 401:
             return TokenExpiredError("the access token is not accepted", **facts)
         if response.status == 403:

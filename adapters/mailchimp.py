@@ -47,6 +47,7 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    code_in,
 )
 from adapters.mailchimp_writing import hashed, written
 from adapters.ties import whole_groups
@@ -276,7 +277,7 @@ class Mailchimp(Adapter):
         if response.status < 300:
             return None
         body = response.json_or_none()
-        title = str(body.get("title") or "") if isinstance(body, dict) else ""
+        title = code_in(body.get("title")) if isinstance(body, dict) else ""
         facts: dict[str, Any] = {"status": response.status, "upstream_code": title or None}
         if response.status == 429 or (response.status == 403 and not isinstance(body, dict)):
             return ThrottledError("too many calls at once", **facts)  # at very high volumes a 403 without a JSON body

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from adapters.wire import Response
+from adapters.wire import Response, code_in
 from model.errors import (
     DuplicateError,
     ExhaustedError,
@@ -76,7 +76,7 @@ def fault_of(response: Response) -> SourceError | None:
     facts: dict[str, Any] = {"status": response.status}
     if response.status == 401:
         return TokenExpiredError(
-            "the credentials are not accepted", upstream_code=str(said.get("error")) if said else None, **facts
+            "the credentials are not accepted", upstream_code=code_in(said.get("error")) or None if said else None, **facts
         )
     if response.status == 429:
         return ThrottledError("too many calls", **facts)
@@ -91,7 +91,7 @@ def fault_of(response: Response) -> SourceError | None:
 
 def record_fault(reason: Mapping[str, Any], *, status: int = 200) -> SourceError:
     """Return the error of an entry {"code": "1005", "message": …} of `errors` or `reasons`."""
-    code = str(reason.get("code") or "")
+    code = code_in(reason.get("code"))
     if code in _NOT_FOUND:
         return RejectedError("not found", status=_MISSING, upstream_code=code)
     if code == "1003" and "too many results" in str(reason.get("message")).lower():

@@ -45,6 +45,7 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    code_in,
 )  # fmt: skip
 from adapters.pipedrive_calls import IDS, PAGE, SINGLES, by_id, listed, one_or_none, page, request
 from adapters.pipedrive_writing import FieldRejectedError, write_one
@@ -402,5 +403,4 @@ def _within(scan: Scan, row: Row) -> bool:
 
 
 def _code(said: Mapping[str, Any]) -> str | None:
-    code = said.get("code") or said.get("errorCode")
-    return str(code) if isinstance(code, str | int) else None
+    return code_in(said.get("code") or said.get("errorCode")) or None

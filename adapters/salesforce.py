@@ -31,6 +31,7 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
 )
 from adapters.salesforce_writing import ROLES, Writer, refusal
 from mapping.spec import Document
@@ -302,7 +303,7 @@ class Salesforce(Adapter):
             return None
         body = response.json_or_none()
         said = body[0] if isinstance(body, list) and body and isinstance(body[0], dict) else {}
-        code, message = str(said.get("errorCode") or ""), str(said.get("message") or "")
+        code, message = code_in(said.get("errorCode")), str(said.get("message") or "")
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if code == "REQUEST_LIMIT_EXCEEDED":
             # Quota is a 403: too many at once passes soon, the day's total does not (a rolling 24 hours: look again in an hour).

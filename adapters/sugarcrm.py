@@ -36,6 +36,7 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
 )
 from adapters.sugarcrm_writing import BULK, CURRENCY, LINKS, Writer
 from adapters.ties import whole_groups
@@ -352,7 +353,7 @@ class SugarCRM(Adapter):
             return None
         body = response.json_or_none()
         said = body if isinstance(body, dict) else {}
-        code = str(said.get("error") or "")
+        code = code_in(said.get("error"))
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if response.status == 401:
             return TokenExpiredError("the session is not accepted", **facts)

@@ -11,6 +11,8 @@ import orjson
 from model.errors import ProtocolError
 from model.records import Kind, ObjectType
 
+# One word, or a few of a title such as "Member In Compliance State"; 0x80040217; 1005.
+_CODE = re.compile(r"[A-Za-z][\w.:']*( [A-Za-z][\w.:']*){0,5}|0x[0-9a-fA-F]{1,8}|[0-9]{1,5}", re.ASCII)
 # ASCII only: str.isdigit() takes "²" for a digit, which float() does not. Dynamics separates thousands.
 _NUMBER = re.compile(r"[0-9]+(,[0-9]{3})*(\.[0-9]+)?")
 
@@ -91,6 +93,12 @@ class Response:
             return max((until - now).total_seconds(), 0.0)
         except (ValueError, TypeError):  # no date; or one with a zone and one without
             return None
+
+
+def code_in(said: object) -> str:
+    """Return a system's own code, "" when what stands in its place is none: other text may quote what was sent, such as an address."""
+    text = str(said) if isinstance(said, str | int) and not isinstance(said, bool) else ""
+    return text if len(text) <= 100 and _CODE.fullmatch(text) else ""
 
 
 class Api(Protocol):

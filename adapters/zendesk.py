@@ -32,6 +32,7 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
 )
 from adapters.writing import WriteVerb, settled
 from adapters.zendesk_writing import written
@@ -264,7 +265,7 @@ class Zendesk(Adapter):
             return None
         body = response.json_or_none()
         said = body.get("error") if isinstance(body, dict) else None
-        code = str(said.get("title", "")) if isinstance(said, dict) else str(said or "")  # `error` is text or an object
+        code = code_in(said.get("title") if isinstance(said, dict) else said)  # `error` is text or an object
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if response.status == 429:
             shared = _OF_ONE not in response.body[:500].decode(errors="replace")  # the body may be plain text
@@ -281,7 +282,7 @@ class Zendesk(Adapter):
             return StaleVersionError("the ticket was changed since", **facts)
         if "DuplicateValue" in _problems(body):
             return DuplicateError("another record has this key", **facts)
-        return RejectedError(f"refused: {code}", **facts)
+        return RejectedError(f"refused: {code}" if code else f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
         remaining, limit = response.number("x-rate-limit-remaining"), response.number("x-rate-limit")
