@@ -303,6 +303,8 @@ class Salesforce(Adapter):
         if response.status < 300:
             return None
         body = response.json_or_none()
+        if isinstance(body, dict) and (token_error := code_in(body.get("error"))):
+            return _token_fault(token_error, str(body.get("error_description") or ""), status=response.status)
         said = body[0] if isinstance(body, list) and body and isinstance(body[0], dict) else {}
         code, message = code_in(said.get("errorCode")), str(said.get("message") or "")
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
@@ -352,6 +354,15 @@ def _quoted(text: str) -> str:
 def _containing(text: str) -> str:
     escaped = _quoted(text)[1:-1].replace("%", "\\%").replace("_", "\\_")
     return f"'%{escaped}%'"
+
+
+def _token_fault(code: str, words: str, *, status: int) -> SourceError:
+    """Return what the token endpoint's error means: an object, where the API's own are arrays."""
+    if "login rate exceeded" in words.lower():  # 3,600 logins an hour, under the code of a dead grant
+        return ThrottledError("too many logins", status=status, upstream_code=code, retry_after=60.0)
+    if status >= 500:
+        return UnavailableError("not available", status=status, upstream_code=code)
+    return RejectedError(f"the token endpoint refused: {code}", status=status, upstream_code=code)
 
 
 def _queries(values: Sequence[str], most: int, query: Callable[[Sequence[str]], str]) -> Iterator[str]:
