@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeVar
 
-from adapters.wire import Api, Request, Response, code_in
+from adapters.wire import Api, Request, Response, code_in, undocumented
 from adapters.writing import Outcome, Write, WriteVerb
 from credentials.schemes import Auth, Basic, Login, OAuth, OAuth1, Token
 from model.errors import SourceError, UnsupportedError
@@ -333,5 +333,5 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 __all__ = [
     "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "CustomPage", "FindKey", "KindFacts", "Learned", "Live", "Login", "OAuth", "OAuth1",
-    "OrderField", "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "batches", "code_in",
+    "OrderField", "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "batches", "code_in", "undocumented",
 ]  # fmt: skip

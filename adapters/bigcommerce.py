@@ -34,13 +34,13 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    undocumented,
 )
 from adapters.ties import whole_groups
 from adapters.writing import bisected, settled
 from mapping.convert import instant, rfc2822
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -323,7 +323,7 @@ class BigCommerce(Adapter):
         if response.status == 423 or (response.status >= 500 and response.status != 507):
             return UnavailableError("not available", **facts)
         if not isinstance(response.json_or_none(), list | dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", **facts)
+            return undocumented(response)
         if response.status in {409, 422} and _TAKEN.search(response.body.decode(errors="replace")):
             return DuplicateError("another customer has this e-mail address", **facts)
         return RejectedError(f"refused with {response.status}", **facts)

@@ -34,6 +34,7 @@ from adapters.base import (
     Write,
     batches,
     code_in,
+    undocumented,
 )
 from adapters.dynamics_rows import View, among, guids, moment, neat, quoted, view
 from adapters.dynamics_writing import BATCH, written
@@ -41,7 +42,6 @@ from adapters.ties import whole_groups
 from mapping.convert import instant
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -371,7 +371,7 @@ class Dynamics(Adapter):
         if response.status >= 500 and response.status != 501:
             return UnavailableError("not available", **facts)
         if said is None:
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if response.status == 403:
             return SourceForbiddenError("the application user lacks a privilege", **facts)
         if code in _DUPLICATE:

@@ -27,11 +27,11 @@ from adapters.base import (
     Window,
     Write,
     code_in,
+    undocumented,
 )
 from adapters.writing import WriteVerb, settled
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -209,7 +209,7 @@ class Freshdesk(Adapter):
         if response.status == 404 and not response.body:
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if response.status == 409:
             return DuplicateError("another record has this key", **facts)
         return RejectedError(f"refused with {response.status}", **facts)

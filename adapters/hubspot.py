@@ -33,12 +33,12 @@ from adapters.base import (
     Write,
     batches,
     code_in,
+    undocumented,
 )
 from adapters.hubspot_kinds import KINDS
 from adapters.hubspot_writing import Writer, refusal
 from model.errors import (
     ExhaustedError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -304,7 +304,7 @@ class HubSpot(Adapter):
         if response.status == 404 and not response.body:
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         return refusal(said, response.status)
 
     def learn(self, response: Response) -> Sequence[Learned]:

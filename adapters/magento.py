@@ -40,6 +40,7 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    undocumented,
 )
 from adapters.writing import settled
 from mapping.paths import steps
@@ -333,7 +334,7 @@ class Magento(Adapter):
         if response.status >= 500:
             return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         # Messages come untranslated, with placeholders for what was sent.
         if response.status == 400 and "same email" in str(body.get("message")):
             return DuplicateError("another customer of the website has this e-mail address", status=400, upstream_code="email")

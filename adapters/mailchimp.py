@@ -48,13 +48,13 @@ from adapters.base import (
     Window,
     Write,
     code_in,
+    undocumented,
 )
 from adapters.mailchimp_writing import hashed, written
 from adapters.ties import whole_groups
 from mapping.convert import instant
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -288,7 +288,7 @@ class Mailchimp(Adapter):
         if response.status >= 500:
             return UnavailableError("not available", **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if title == "Member Exists":
             return DuplicateError("another member has this address", **facts)
         return RejectedError(f"refused: {title}" if title else f"refused with {response.status}", **facts)

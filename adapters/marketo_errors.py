@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from adapters.wire import Response, code_in
+from adapters.wire import Response, code_in, undocumented
 from model.errors import (
     DuplicateError,
     ExhaustedError,
@@ -82,10 +82,8 @@ def fault_of(response: Response) -> SourceError | None:
         return ThrottledError("too many calls", **facts)
     if response.status >= 500:
         return UnavailableError("not available", **facts)
-    if response.status in {413, 414}:
-        return RejectedError("our request is too long", **facts)
     if said is None:
-        return ProtocolError(f"answered {response.status} without a body that its documents know", **facts)
+        return undocumented(response)
     return RejectedError(f"refused with {response.status}", **facts)
 
 

@@ -46,6 +46,7 @@ from adapters.base import (
     Window,
     Write,
     code_in,
+    undocumented,
 )  # fmt: skip
 from adapters.pipedrive_calls import IDS, PAGE, SINGLES, by_id, listed, one_or_none, page, request
 from adapters.pipedrive_writing import FieldRejectedError, write_one
@@ -54,7 +55,6 @@ from adapters.writing import WriteVerb
 from mapping.convert import instant
 from model.errors import (
     ExhaustedError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -332,7 +332,7 @@ class Pipedrive(Adapter):
         if response.status >= 500 and response.status != 501:
             return UnavailableError("not available", **facts)
         if not said:
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if response.status == 402 or (response.status == 403 and not str(said.get("code", "")).startswith("feature_capping")):
             return SourceForbiddenError("not allowed: a scope, a permission or a payment is missing", **facts)
         if isinstance(field := said.get("field_code"), str) and field:

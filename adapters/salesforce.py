@@ -33,12 +33,12 @@ from adapters.base import (
     Write,
     batches,
     code_in,
+    undocumented,
 )
 from adapters.salesforce_writing import ROLES, Writer, refusal
 from mapping.spec import Document
 from model.errors import (
     ExhaustedError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -317,14 +317,12 @@ class Salesforce(Adapter):
             return TokenExpiredError("the session is not accepted", **facts)
         if response.status >= 500:
             return UnavailableError("not available", **facts)
-        if response.status in {414, 431}:
-            return RejectedError("our request is too long", **facts)
         if response.status == 412:
             return StaleVersionError("the record changed since the version that was named", **facts)
         if response.status == 403:
             return SourceForbiddenError(f"not allowed: {code}" if code else "not allowed", **facts)
         if not said:
-            return ProtocolError(f"answered {response.status} without the body its documents name", status=response.status)
+            return undocumented(response)
         return refusal(code, status=response.status)
 
     def learn(self, response: Response) -> Sequence[Learned]:

@@ -31,13 +31,13 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    undocumented,
 )
 from adapters.shopify_queries import Selection, metafield_alias
 from adapters.shopify_writing import Document, code_of, error_named, is_answer_to_writes, sets_metafields
 from adapters.writing import settled
 from mapping.paths import pick
 from model.errors import (
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -367,7 +367,7 @@ class Shopify(Adapter):
         if response.status >= 500:
             return UnavailableError("not available", **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} with something that is not JSON", **facts)
+            return undocumented(response)
         if not errors:
             return None if response.status < 300 else RejectedError("refused", **facts)
         if not isinstance(errors, list):

@@ -37,6 +37,7 @@ from adapters.base import (
     Write,
     batches,
     code_in,
+    undocumented,
 )
 from adapters.sugarcrm_writing import BULK, CURRENCY, LINKS, Writer
 from adapters.ties import whole_groups
@@ -368,7 +369,7 @@ class SugarCRM(Adapter):
         if code in {"incorrect_version", "client_outdated"}:
             return UnsupportedError("the instance does not serve this version of the API", **facts)
         if not code:
-            return ProtocolError(f"answered {response.status} without the body its documents name", status=response.status)
+            return undocumented(response)
         if response.status == 422 and "already exists" in str(said.get("error_message")):
             return DuplicateError("another record has this key", **facts)
         return RejectedError(f"refused with {response.status}", **facts)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from model.errors import ProtocolError
+from model.errors import ProtocolError, RejectedError, SourceError
 from model.records import Kind, ObjectType
 
 # One word, or a few of a title such as "Member In Compliance State"; 0x80040217; 1005.
@@ -99,6 +99,13 @@ def code_in(said: object) -> str:
     """Return a system's own code, "" when what stands in its place is none: other text may quote what was sent, such as an address."""
     text = str(said) if isinstance(said, str | int) and not isinstance(said, bool) else ""
     return text if len(text) <= 100 and _CODE.fullmatch(text) else ""
+
+
+def undocumented(response: Response) -> SourceError:
+    """Return what an answer means whose body no document knows, by its status alone."""
+    if response.status in {413, 414, 431}:  # said by what stands in front of a system, which reads no further
+        return RejectedError("our request is too long", status=response.status)
+    return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
 
 
 class Api(Protocol):

@@ -33,12 +33,12 @@ from adapters.base import (
     Write,
     batches,
     code_in,
+    undocumented,
 )
 from adapters.writing import WriteVerb, settled
 from adapters.zendesk_writing import written
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -277,7 +277,7 @@ class Zendesk(Adapter):
         if response.status >= 500:
             return UnavailableError("not available", status=response.status, retry_after=response.retry_after)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if response.status == 409 and code == "UpdateConflict":
             return StaleVersionError("the ticket was changed since", **facts)
         if "DuplicateValue" in _problems(body):

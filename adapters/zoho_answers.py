@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adapters.base import Response, code_in
+from adapters.base import Response, code_in, undocumented
 from model.errors import (
     DuplicateError,
     ExhaustedError,
@@ -55,7 +55,7 @@ def fault(response: Response) -> SourceError | None:
     if code == "DUPLICATE_DATA":
         return DuplicateError("another record has this value", **facts)
     if not code:
-        return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+        return undocumented(response)
     return RejectedError(f"refused: {code}", **facts)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from adapters.base import Adapter, Config, Learned, Response
 from adapters.registry import ADAPTERS
-from model.errors import SourceError
+from model.errors import RejectedError, SourceError
+from tests.adapters.refusals.answers import HTML, answer
 
 CORPORA = {system: import_module(f"tests.adapters.refusals.{system}") for system in sorted(ADAPTERS)}
 CASES = [(system, *case) for system, corpus in CORPORA.items() for case in corpus.REFUSALS]
@@ -37,6 +38,14 @@ def test_a_refusal_becomes_the_class_that_says_what_to_do(
 @pytest.mark.parametrize("system", sorted(ADAPTERS))
 def test_every_system_has_eight_ways_to_refuse_under_test(system: str) -> None:
     assert len([each for each in CASES if each[0] == system]) >= 8
+
+
+@pytest.mark.parametrize("status", [413, 414, 431])
+@pytest.mark.parametrize("system", sorted(ADAPTERS))
+def test_a_request_that_is_too_long_is_our_fault_whoever_says_so(system: str, status: int) -> None:
+    found = adapter(system).classify(answer(status, HTML))
+
+    assert type(found) is RejectedError
 
 
 @pytest.mark.parametrize("system", sorted(ADAPTERS))
