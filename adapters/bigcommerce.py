@@ -55,6 +55,7 @@ _PAGE = 250
 _WRITTEN = 10  # customers in one write; more are a 413
 _TAKEN = re.compile(r"email.*(?:already|in use|taken|exists)|(?:already|duplicate).*email", re.IGNORECASE)
 _VALUES = 50  # e-mail addresses in one filter: keeps the URL below 2,000 characters
+_PASSING = frozenset({423, 499})  # locked; given up on, and maybe carried out
 _PROTECTED = 60.0  # seconds; a 429 without headers is the platform protecting the store: back off longer
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
 _COLUMNS: Mapping[OrderField, str] = {"created": "date_created", "updated": "date_modified"}
@@ -320,7 +321,7 @@ class BigCommerce(Adapter):
             return TokenExpiredError("the token is not accepted", **facts)
         if response.status == 403:
             return SourceForbiddenError("the account lacks a scope", **facts)
-        if response.status == 423 or (response.status >= 500 and response.status != 507):
+        if response.status in _PASSING or (response.status >= 500 and response.status != 507):
             return UnavailableError("not available", **facts)
         if not isinstance(response.json_or_none(), list | dict):
             return undocumented(response)

@@ -44,6 +44,7 @@ from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
 _PAGE, _SEARCH_PAGE, _QUERY = 100, 30, 512
 _LAG = 300.0  # seconds until a search shows what is new: "minutes", unverified
 _WRITTEN: frozenset[WriteVerb] = frozenset({"create", "update", "delete"})
+_FORBIDDEN = frozenset({"access_denied", "require_feature", "account_suspended"})  # under whatever status
 _EVER = "1970-01-01T00:00:00Z"  # without it only tickets of the last 30 days are listed
 _TYPES: Mapping[str, FieldType] = {
     "custom_number": "NUMBER", "custom_decimal": "NUMBER", "custom_checkbox": "BOOLEAN", "custom_date": "DATE", "custom_dropdown": "PICKLIST",
@@ -196,23 +197,24 @@ class Freshdesk(Adapter):
         if response.status < 300:
             return None
         body = response.json_or_none()
-        code = code_in(body.get("code")) if isinstance(body, dict) else ""
+        codes = _codes(body)
+        code = next(iter(codes), "")
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if response.status == 429:
             return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
+        if response.status == 403 or code in _FORBIDDEN:
+            return SourceForbiddenError(f"not allowed: {code}" if code else "not allowed", **facts)
         if response.status == 401 or code == "invalid_credentials":
             return TokenExpiredError("the API key is not accepted", **facts)
-        if response.status == 403:
-            return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
             return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if response.status == 404 and not response.body:
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
             return undocumented(response)
-        if response.status == 409:
+        if response.status == 409 or "duplicate_value" in codes:
             return DuplicateError("another record has this key", **facts)
-        return RejectedError(f"refused with {response.status}", **facts)
+        return RejectedError(f"refused: {code}" if code else f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
         total, remaining = response.number("x-ratelimit-total"), response.number("x-ratelimit-remaining")
@@ -222,6 +224,15 @@ class Freshdesk(Adapter):
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         return f"{self.config.web_url}/a/{self.kinds[kind].object}/{native_id}" if self.config.web_url else None
+
+
+def _codes(body: object) -> list[str]:
+    """Return the codes of a refusal: its own, or those of what validation found in each field."""
+    if not isinstance(body, dict):
+        return []
+    errors = body.get("errors")
+    told = [body, *(errors if isinstance(errors, list) else ())]
+    return [code for each in told if isinstance(each, dict) and (code := code_in(each.get("code")))]
 
 
 def _queries(values: Sequence[str]) -> Iterator[str]:
