@@ -147,14 +147,18 @@ class HubSpot(Adapter):
     ) -> list[Related]:
         """ceil(parents / 1,000) association calls + ceil(children / 100) batch reads.
 
-        Associations come unordered and whole (500 a parent), so the first ones by creation are known only after the read.
+        Associations come unordered, 500 a parent, so the first ones by creation are known only after the read. Whoever has more
+        than these is told to.
         """
-        links = await self._links(api, kind, of, ids)
+        links, cut = await self._links(api, kind, of, ids)
         children = list(dict.fromkeys(child for id in ids for child in links.get(id, ())))
         rows = dict(zip(children, await self.read(api, kind, children, fields), strict=True)) if children else {}
-        return [Related(rows=[row for child in links.get(id, ()) if (row := rows[child]) is not None]) for id in ids]
+        return [
+            Related(rows=[row for child in links.get(id, ()) if (row := rows[child]) is not None], more=id in cut) for id in ids
+        ]
 
-    async def _links(self, api: Api, kind: Kind, of: Kind, ids: Sequence[str]) -> dict[str, list[str]]:
+    async def _links(self, api: Api, kind: Kind, of: Kind, ids: Sequence[str]) -> tuple[dict[str, list[str]], set[str]]:
+        """Return the children of each parent, and the parents who have more of them."""
         path = f"{self._path('associations')}/{self.kinds[of].object}/{self.kinds[kind].object}/batch/read"
         asked = [
             api.send(
@@ -163,12 +167,15 @@ class HubSpot(Adapter):
             for some in batches(ids, _LINKS)
         ]
         found: dict[str, list[str]] = {}
+        cut: set[str] = set()
         for answer in await asyncio.gather(*asked):
             for each in answer.json()["results"]:
+                if (each.get("paging") or {}).get("next"):
+                    cut.add(str(each["from"]["id"]))
                 # The labelled "Primary" association first; the rest as HubSpot has them.
                 ordered = sorted(each["to"], key=lambda to: all(type["label"] != "Primary" for type in to["associationTypes"]))
                 found[str(each["from"]["id"])] = [str(to["toObjectId"]) for to in ordered]
-        return found
+        return found, cut
 
     async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
         """ceil(values / 100) searches.

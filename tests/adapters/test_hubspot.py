@@ -65,6 +65,21 @@ def test_each_row_of_a_batch_has_its_own_outcome(portal: Lent) -> None:
     assert not any(word in str(each.error) for each in (twice, bad, unknown) for word in ("@", "address", "nonsense", "Existing"))
 
 
+def test_a_record_with_more_associations_than_one_answer_holds_is_told_to_have_more(portal: Lent) -> None:
+    vendor = portal.sandbox.dialects["hubspot"]
+    employer = company(portal)
+    portal.write("contact", *(create("contact", {"account": [employer]}, email=f"{n}@crowd.example") for n in range(3)))
+
+    vendor.links_page = 2  # type: ignore[attr-defined]
+    [few] = portal.run(lambda adapter, api: adapter.related(api, "contact", "account", [employer], ["properties.email"], 100))
+    vendor.links_page = 500  # type: ignore[attr-defined]
+    [all] = portal.run(lambda adapter, api: adapter.related(api, "contact", "account", [employer], ["properties.email"], 100))
+
+    assert (len(few.rows), few.more) == (2, True)
+    assert len(all.rows) >= 3
+    assert not all.more
+
+
 def test_a_hundred_and_one_rows_go_out_as_two_batches(portal: Lent) -> None:
     portal.sandbox.dialects["hubspot"].calls.clear()
 
