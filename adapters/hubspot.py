@@ -130,8 +130,7 @@ class HubSpot(Adapter):
         body = {"inputs": [{"id": id} for id in ids], "properties": _names(fields), "propertiesWithHistory": []}
         path = f"{self._path('objects')}/{name}/batch/read"
         answer = await api.send(Request(operation=f"{what}.read", method="POST", path=path, json=body))
-        rows: list[Row] = answer.json()["results"]
-        return rows
+        return _results(answer)
 
     async def _owner(self, api: Api, id: str) -> Row | None:
         try:
@@ -169,7 +168,7 @@ class HubSpot(Adapter):
         found: dict[str, list[str]] = {}
         cut: set[str] = set()
         for answer in await asyncio.gather(*asked):
-            for each in answer.json()["results"]:
+            for each in _results(answer):
                 if (each.get("paging") or {}).get("next"):
                     cut.add(str(each["from"]["id"]))
                 # The labelled "Primary" association first; the rest as HubSpot has them.
@@ -328,6 +327,18 @@ class HubSpot(Adapter):
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         portal, number = self.config.options.get("portal"), {"contact": 1, "account": 2, "deal": 3, "ticket": 5}.get(kind)
         return f"https://app.hubspot.com/contacts/{portal}/record/0-{number}/{native_id}" if portal and number else None
+
+
+def _results(answer: Response) -> list[Row]:
+    """Return what a batch read found. What is not there, or tied to nothing, comes as an error that is none; any other is raised,
+    for a record that could not be read is not one that is gone.
+    """
+    body = answer.json()
+    for error in body.get("errors") or ():
+        if error.get("category") != "OBJECT_NOT_FOUND":
+            raise refusal(error, answer.status)
+    rows: list[Row] = body["results"]
+    return rows
 
 
 def _names(fields: Sequence[str]) -> list[str]:

@@ -12,11 +12,12 @@ from adapters.base import Adapter, Api, Config, Outcome, Request, Response, Writ
 from adapters.hubspot import HubSpot
 from adapters.hubspot_kinds import KINDS
 from mapping.native import native, spellings
-from model.errors import DuplicateError, ExhaustedError, UnavailableError
+from model.errors import DuplicateError, ExhaustedError, RejectedError, UnavailableError
 from model.money import Money
 from sandbox.faults import Fault
 from sandbox.hubspot_answers import millis
 from tests.adapters.lent import Lent, lent
+from tests.adapters.refusals.answers import answer
 from tests.specifications import digest
 
 
@@ -487,3 +488,19 @@ def test_the_custom_objects_schema_fits_the_official_clients_shape(portal: Lent)
 def _same(template: str, path: str) -> bool:
     wanted, given = template.split("/"), path.split("/")
     return len(wanted) == len(given) and all(one == two or one.startswith("{") for one, two in zip(wanted, given, strict=True))
+
+
+@pytest.mark.parametrize(("category", "gone"), [("OBJECT_NOT_FOUND", True), ("VALIDATION_ERROR", False)])
+async def test_only_a_record_that_is_told_to_be_missing_counts_as_gone(category: str, gone: bool) -> None:
+    class Partly:
+        async def send(self, request: Request) -> Response:
+            body = {"status": "COMPLETE", "results": [], "numErrors": 1, "errors": [{"status": "error", "category": category}]}
+            return answer(207, body)
+
+    read = HubSpot(Config(source="h", base_url="https://vendor.example")).read(Partly(), "contact", ["1"], [])  # type: ignore[arg-type]
+
+    if gone:
+        assert await read == [None]
+    else:
+        with pytest.raises(RejectedError):
+            await read
