@@ -33,11 +33,12 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    answer_or_none,
     batches,
     undocumented,
 )
 from adapters.ties import whole_groups
-from adapters.writing import bisected, settled
+from adapters.writing import bisected, settled_one
 from mapping.convert import instant, rfc2822
 from model.errors import (
     DuplicateError,
@@ -144,13 +145,10 @@ class BigCommerce(Adapter):
         return [found.get(id) for id in ids]
 
     async def _order(self, api: Api, id: str, fields: Sequence[str]) -> Row | None:
-        try:
-            row = (await api.send(_request("order.read", f"/v2/orders/{id}"))).json()
-        except RejectedError as error:
-            if error.status == 404:
-                return None
-            raise
-        [whole] = await self._with_items(api, [row], fields)
+        answer = await answer_or_none(api, _request("order.read", f"/v2/orders/{id}"))
+        if answer is None:
+            return None
+        [whole] = await self._with_items(api, [answer.json()], fields)
         return None if whole["is_deleted"] else whole
 
     async def related(
@@ -227,7 +225,7 @@ class BigCommerce(Adapter):
                 outcomes |= dict(zip(some, await bisected([writes[at] for at in some], call), strict=True))
         for at, write in enumerate(writes):
             if write.verb == "delete":
-                [outcomes[at]] = await settled([write], lambda part: self._removed(api, part[0]))
+                outcomes[at] = await settled_one(write, lambda each: self._removed(api, each))
         return [outcomes[at] for at in range(len(writes))]
 
     async def _saved(self, api: Api, method: str, writes: Sequence[Write]) -> Sequence[Outcome]:
@@ -260,12 +258,12 @@ class BigCommerce(Adapter):
         gone = Outcome(state="REJECTED", error=RejectedError("there is no such customer", status=404))
         return [Outcome(state="APPLIED", native_id=id, created=method == "POST") if id is not None else gone for id in ids]
 
-    async def _removed(self, api: Api, write: Write) -> Sequence[Outcome]:
+    async def _removed(self, api: Api, write: Write) -> Outcome:
         id = write.native_id or ""
         if not await self._customers(api, "contact.read", {"id:in": id}):
-            return [Outcome(state="UNCHANGED", native_id=id)]
+            return Outcome(state="UNCHANGED", native_id=id)
         await api.send(_request("contact.delete", "/v3/customers", {"id:in": id}, method="DELETE"))
-        return [Outcome(state="APPLIED", native_id=id)]
+        return Outcome(state="APPLIED", native_id=id)
 
     async def _customers(
         self, api: Api, operation: str, parameters: Mapping[str, str], *, path: str = "/v3/customers"

@@ -26,10 +26,11 @@ from adapters.base import (
     Response,
     Window,
     Write,
+    answer_or_none,
     code_in,
     undocumented,
 )
-from adapters.writing import WriteVerb, settled
+from adapters.writing import WriteVerb, one_by_one
 from model.errors import (
     DuplicateError,
     RejectedError,
@@ -118,13 +119,10 @@ class Freshdesk(Adapter):
         return list(await asyncio.gather(*(self._one(api, kind, id) for id in ids)))
 
     async def _one(self, api: Api, kind: Kind, id: str) -> Row | None:
-        try:
-            row: Row = (await api.send(Request(operation=f"{kind}.read", path=f"/api/v2/{self.kinds[kind].object}/{id}"))).json()
-        except RejectedError as error:
-            if error.status == 404:
-                return None
-            raise
-        return None if row.get("deleted") else row
+        asked = Request(operation=f"{kind}.read", path=f"/api/v2/{self.kinds[kind].object}/{id}")
+        answer = await answer_or_none(api, asked)
+        row: Row | None = answer.json() if answer is not None else None
+        return None if row is None or row.get("deleted") else row
 
     async def related(
         self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
@@ -172,26 +170,20 @@ class Freshdesk(Adapter):
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One call a record: there is no batch."""
+        return await one_by_one(writes, lambda write: self._written(api, kind, write))
 
-        async def one(write: Write) -> Outcome:
-            [outcome] = await settled([write], lambda _: self._written(api, kind, write))
-            return outcome
-
-        return list(await asyncio.gather(*(one(write) for write in writes)))
-
-    async def _written(self, api: Api, kind: Kind, write: Write) -> Sequence[Outcome]:
+    async def _written(self, api: Api, kind: Kind, write: Write) -> Outcome:
         path = f"/api/v2/{self.kinds[kind].object}"
         if write.verb == "delete":
-            if (
-                await self._one(api, kind, write.native_id or "") is None
-            ):  # what is in the bin may be deleted again without a word
-                return [Outcome(state="UNCHANGED", native_id=write.native_id)]
+            # What is in the bin may be deleted again without a word.
+            if await self._one(api, kind, write.native_id or "") is None:
+                return Outcome(state="UNCHANGED", native_id=write.native_id)
             await api.send(Request(operation=f"{kind}.delete", method="DELETE", path=f"{path}/{write.native_id}"))
-            return [Outcome(state="APPLIED", native_id=write.native_id)]
+            return Outcome(state="APPLIED", native_id=write.native_id)
         method, path = ("PUT", f"{path}/{write.native_id}") if write.native_id else ("POST", path)
         asked = Request(operation=f"{kind}.{write.verb}", method=method, path=path, json=_body(write.row), safe=write.repeatable)
         row = (await api.send(asked)).json()
-        return [Outcome(state="APPLIED", native_id=str(row["id"]), created=method == "POST")]
+        return Outcome(state="APPLIED", native_id=str(row["id"]), created=method == "POST")
 
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:

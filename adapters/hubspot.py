@@ -31,6 +31,7 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    answer_or_none,
     batches,
     code_in,
     undocumented,
@@ -133,13 +134,8 @@ class HubSpot(Adapter):
         return _results(answer)
 
     async def _owner(self, api: Api, id: str) -> Row | None:
-        try:
-            row: Row = (await api.send(Request(operation="owner.read", path=f"{self._path('owners')}/{id}"))).json()
-        except RejectedError as error:
-            if error.status == 404:
-                return None
-            raise
-        return row
+        answer = await answer_or_none(api, Request(operation="owner.read", path=f"{self._path('owners')}/{id}"))
+        return answer.json() if answer is not None else None
 
     async def related(
         self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int

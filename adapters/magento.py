@@ -42,7 +42,7 @@ from adapters.base import (
     batches,
     undocumented,
 )
-from adapters.writing import settled
+from adapters.writing import settled_one
 from mapping.paths import steps
 from model.errors import (
     DuplicateError,
@@ -284,10 +284,9 @@ class Magento(Adapter):
         return list(await asyncio.gather(*(self._written(api, each) for each in writes)))
 
     async def _written(self, api: Api, write: Write) -> Outcome:
-        async def call(_: Sequence[Write]) -> list[Outcome]:
-            return [await (self._deleted(api, write) if write.verb == "delete" else self._saved(api, write))]
-
-        [outcome] = await settled([write], call)
+        outcome = await settled_one(
+            write, lambda _: self._deleted(api, write) if write.verb == "delete" else self._saved(api, write)
+        )
         named = outcome.error.upstream_code if isinstance(outcome.error, RejectedError) else None
         if named is None:
             return outcome

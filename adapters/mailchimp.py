@@ -47,6 +47,7 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    answer_or_none,
     code_in,
     undocumented,
 )
@@ -206,13 +207,9 @@ class Mailchimp(Adapter):
 
         async def one(name: str) -> Row | None:
             request = Request(operation=operation, path=f"{members}/{quote(name, safe='')}", params=asked)
-            try:
-                row: Row = (await api.send(request)).json()
-            except RejectedError as error:
-                if error.status == 404:
-                    return None
-                raise
-            return None if row["status"] == "archived" else row
+            answer = await answer_or_none(api, request)
+            row: Row | None = answer.json() if answer is not None else None
+            return None if row is None or row["status"] == "archived" else row
 
         return list(await asyncio.gather(*(one(name) for name in names)))
 

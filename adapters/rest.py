@@ -28,10 +28,11 @@ from adapters.base import (
     Response,
     Scan,
     Write,
+    answer_or_none,
     batches,
 )
 from adapters.ties import whole_groups
-from adapters.writing import settled
+from adapters.writing import one_by_one
 from mapping.convert import instant
 from mapping.paths import pick
 from model.errors import (
@@ -145,12 +146,9 @@ class RestAdapter(Adapter):
 
     async def _one(self, api: Api, kind: Kind, id: str) -> Row | None:
         resource = self.resources[kind]
-        try:
-            answer = await api.send(Request(operation=f"{kind}.read", path=f"{resource.path}/{id}"))
-        except RejectedError as error:
-            if error.status in {404, 410}:
-                return None
-            raise
+        answer = await answer_or_none(api, Request(operation=f"{kind}.read", path=f"{resource.path}/{id}"))
+        if answer is None:
+            return None
         row: Row = pick(answer.json(), resource.row) if resource.row else answer.json()
         return row
 
@@ -195,14 +193,9 @@ class RestAdapter(Adapter):
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One call a record."""
+        return await one_by_one(writes, lambda write: self._written(api, kind, write))
 
-        async def one(write: Write) -> Outcome:
-            [outcome] = await settled([write], lambda _: self._written(api, kind, write))
-            return outcome
-
-        return list(await asyncio.gather(*(one(write) for write in writes)))
-
-    async def _written(self, api: Api, kind: Kind, write: Write) -> Sequence[Outcome]:
+    async def _written(self, api: Api, kind: Kind, write: Write) -> Outcome:
         resource = self.resources[kind]
         if write.verb == "upsert":
             raise UnsupportedError(f"{self.name} has no upsert")
@@ -214,15 +207,15 @@ class RestAdapter(Adapter):
             answer = await api.send(asked)
         except RejectedError as error:
             if write.verb == "delete" and error.status == 404:
-                return [Outcome(state="UNCHANGED", native_id=write.native_id)]
+                return Outcome(state="UNCHANGED", native_id=write.native_id)
             raise
         if write.verb != "create":
-            return [Outcome(state="APPLIED", native_id=write.native_id)]
+            return Outcome(state="APPLIED", native_id=write.native_id)
         said = answer.json()
         id = pick(pick(said, resource.row) if resource.row else said, self.id_path)
         if id is None:
             raise ProtocolError(f"the answer to a new {kind} has no id at {self.id_path!r}")
-        return [Outcome(state="APPLIED", native_id=str(id), created=True)]
+        return Outcome(state="APPLIED", native_id=str(id), created=True)
 
     async def _list(self, api: Api, operation: str, kind: Kind, parameters: Parameters) -> list[Row]:
         """Return all rows, page by page."""

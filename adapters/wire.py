@@ -95,19 +95,6 @@ class Response:
             return None
 
 
-def code_in(said: object) -> str:
-    """Return a system's own code, "" when what stands in its place is none: other text may quote what was sent, such as an address."""
-    text = str(said) if isinstance(said, str | int) and not isinstance(said, bool) else ""
-    return text if len(text) <= 100 and _CODE.fullmatch(text) else ""
-
-
-def undocumented(response: Response) -> SourceError:
-    """Return what an answer means whose body no document knows, by its status alone."""
-    if response.status in {413, 414, 431}:  # said by what stands in front of a system, which reads no further
-        return RejectedError("our request is too long", status=response.status)
-    return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
-
-
 class Api(Protocol):
     """What a source lends its adapter for one call: the wire, and metadata from the cache."""
 
@@ -120,3 +107,26 @@ class Api(Protocol):
 
     async def described(self, kind: Kind) -> ObjectType:
         """Return the cached result of the adapter's own `describe(kind)`."""
+
+
+async def answer_or_none(api: Api, request: Request) -> Response | None:
+    """Return the answer, None where there is no such thing at the system."""
+    try:
+        return await api.send(request)
+    except RejectedError as error:
+        if error.status in {404, 410}:
+            return None
+        raise
+
+
+def code_in(said: object) -> str:
+    """Return a system's own code, "" when what stands in its place is none: other text may quote what was sent, such as an address."""
+    text = str(said) if isinstance(said, str | int) and not isinstance(said, bool) else ""
+    return text if len(text) <= 100 and _CODE.fullmatch(text) else ""
+
+
+def undocumented(response: Response) -> SourceError:
+    """Return what an answer means whose body no document knows, by its status alone."""
+    if response.status in {413, 414, 431}:  # said by what stands in front of a system, which reads no further
+        return RejectedError("our request is too long", status=response.status)
+    return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)

@@ -35,7 +35,7 @@ from adapters.base import (
     code_in,
     undocumented,
 )
-from adapters.writing import WriteVerb, settled
+from adapters.writing import WriteVerb, one_by_one
 from adapters.zendesk_writing import written
 from model.errors import (
     DuplicateError,
@@ -253,12 +253,7 @@ class Zendesk(Adapter):
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One call a record; one before the delete of a user and before a new domain; two after a user's address changed."""
         path = f"{self._root}/{self.kinds[kind].object}"
-
-        async def one(write: Write) -> Outcome:
-            [outcome] = await settled([write], lambda _: written(api, kind, path, write))
-            return outcome
-
-        return list(await asyncio.gather(*(one(write) for write in writes)))
+        return await one_by_one(writes, lambda write: written(api, kind, path, write))
 
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
