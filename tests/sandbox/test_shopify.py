@@ -117,10 +117,14 @@ def test_the_requested_cost_follows_the_published_rule(shop: Shop, query: str, p
 
 
 def test_what_was_requested_and_not_used_is_given_back(shop: Shop) -> None:
+    shop.sandbox.clock.advance(60)
+
     cost = shop.ask('{ customers(first: 250, query: "email:nobody@nowhere.example") { nodes { id } } }')["extensions"]["cost"]
 
     assert (cost["requestedQueryCost"], cost["actualQueryCost"]) == (250, 1)
-    assert cost["throttleStatus"] == {"maximumAvailable": 4000.0, "currentlyAvailable": 3999, "restoreRate": 200.0}
+    status = cost["throttleStatus"]
+    assert (status["maximumAvailable"], status["restoreRate"]) == (4000.0, 200.0)
+    assert status["currentlyAvailable"] in {3999, 4000}  # a point comes back every five milliseconds
 
 
 def test_a_query_above_a_thousand_points_is_refused_before_it_runs(shop: Shop) -> None:
