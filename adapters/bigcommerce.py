@@ -299,14 +299,23 @@ class BigCommerce(Adapter):
             return list(rows)
 
         async def one(row: Row) -> Row:
-            answer = await api.send(_request("order.items", f"/v2/orders/{row['id']}/products", {"limit": str(_PAGE)}))
-            items = answer.json() if answer.body else []
+            items = await self._items(api, row["id"])
             return {
                 **row,
                 "products": {**row["products"], "items": [{**item, "currency": row["currency_code"]} for item in items]},
             }
 
         return list(await asyncio.gather(*(one(row) for row in rows)))
+
+    async def _items(self, api: Api, order: int) -> list[Row]:
+        """One list, and one more for each 250 items: what is not the last page is full."""
+        items: list[Row] = []
+        while True:
+            paged = {"page": str(len(items) // _PAGE + 1), "limit": str(_PAGE)}
+            answer = await api.send(_request("order.items", f"/v2/orders/{order}/products", paged))
+            items += (more := answer.json() if answer.body else [])
+            if len(more) < _PAGE:
+                return items
 
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
