@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeVar
 
-from adapters.wire import Api, Request, Response
+from adapters.wire import Api, Request, Response, answer_or_none, code_in, undocumented
 from adapters.writing import Outcome, Write, WriteVerb
 from credentials.schemes import Auth, Basic, Login, OAuth, OAuth1, Token
 from model.errors import SourceError, UnsupportedError
@@ -287,7 +287,7 @@ class Adapter:
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """Write records, and return one outcome each, in the order of `writes`.
 
-        A call that fails is the outcome of the records in it (`adapters/writing.py: settled`), since others may have been
+        A call that fails is the outcome of the records in it (`adapters/writing.py: one_by_one`, `settled`), since others may have been
         written: nothing is raised but UnsupportedError. A request is `safe` only when all of its writes are `repeatable`.
 
         Args:
@@ -333,5 +333,5 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 __all__ = [
     "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "CustomPage", "FindKey", "KindFacts", "Learned", "Live", "Login", "OAuth", "OAuth1",
-    "OrderField", "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "batches",
+    "OrderField", "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "answer_or_none", "batches", "code_in", "undocumented",
 ]  # fmt: skip

@@ -33,14 +33,15 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    answer_or_none,
     batches,
+    undocumented,
 )
 from adapters.ties import whole_groups
-from adapters.writing import bisected, settled
+from adapters.writing import bisected, settled_one
 from mapping.convert import instant, rfc2822
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -55,6 +56,7 @@ _PAGE = 250
 _WRITTEN = 10  # customers in one write; more are a 413
 _TAKEN = re.compile(r"email.*(?:already|in use|taken|exists)|(?:already|duplicate).*email", re.IGNORECASE)
 _VALUES = 50  # e-mail addresses in one filter: keeps the URL below 2,000 characters
+_PASSING = frozenset({423, 499})  # locked; given up on, and maybe carried out
 _PROTECTED = 60.0  # seconds; a 429 without headers is the platform protecting the store: back off longer
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
 _COLUMNS: Mapping[OrderField, str] = {"created": "date_created", "updated": "date_modified"}
@@ -143,13 +145,10 @@ class BigCommerce(Adapter):
         return [found.get(id) for id in ids]
 
     async def _order(self, api: Api, id: str, fields: Sequence[str]) -> Row | None:
-        try:
-            row = (await api.send(_request("order.read", f"/v2/orders/{id}"))).json()
-        except RejectedError as error:
-            if error.status == 404:
-                return None
-            raise
-        [whole] = await self._with_items(api, [row], fields)
+        answer = await answer_or_none(api, _request("order.read", f"/v2/orders/{id}"))
+        if answer is None:
+            return None
+        [whole] = await self._with_items(api, [answer.json()], fields)
         return None if whole["is_deleted"] else whole
 
     async def related(
@@ -226,7 +225,7 @@ class BigCommerce(Adapter):
                 outcomes |= dict(zip(some, await bisected([writes[at] for at in some], call), strict=True))
         for at, write in enumerate(writes):
             if write.verb == "delete":
-                [outcomes[at]] = await settled([write], lambda part: self._removed(api, part[0]))
+                outcomes[at] = await settled_one(write, lambda each: self._removed(api, each))
         return [outcomes[at] for at in range(len(writes))]
 
     async def _saved(self, api: Api, method: str, writes: Sequence[Write]) -> Sequence[Outcome]:
@@ -259,12 +258,12 @@ class BigCommerce(Adapter):
         gone = Outcome(state="REJECTED", error=RejectedError("there is no such customer", status=404))
         return [Outcome(state="APPLIED", native_id=id, created=method == "POST") if id is not None else gone for id in ids]
 
-    async def _removed(self, api: Api, write: Write) -> Sequence[Outcome]:
+    async def _removed(self, api: Api, write: Write) -> Outcome:
         id = write.native_id or ""
         if not await self._customers(api, "contact.read", {"id:in": id}):
-            return [Outcome(state="UNCHANGED", native_id=id)]
+            return Outcome(state="UNCHANGED", native_id=id)
         await api.send(_request("contact.delete", "/v3/customers", {"id:in": id}, method="DELETE"))
-        return [Outcome(state="APPLIED", native_id=id)]
+        return Outcome(state="APPLIED", native_id=id)
 
     async def _customers(
         self, api: Api, operation: str, parameters: Mapping[str, str], *, path: str = "/v3/customers"
@@ -300,8 +299,7 @@ class BigCommerce(Adapter):
             return list(rows)
 
         async def one(row: Row) -> Row:
-            answer = await api.send(_request("order.items", f"/v2/orders/{row['id']}/products", {"limit": str(_PAGE)}))
-            items = answer.json() if answer.body else []
+            items = await self._items(api, row["id"])
             return {
                 **row,
                 "products": {**row["products"], "items": [{**item, "currency": row["currency_code"]} for item in items]},
@@ -309,40 +307,42 @@ class BigCommerce(Adapter):
 
         return list(await asyncio.gather(*(one(row) for row in rows)))
 
+    async def _items(self, api: Api, order: int) -> list[Row]:
+        """One list, and one more for each 250 items: what is not the last page is full."""
+        items: list[Row] = []
+        while True:
+            paged = {"page": str(len(items) // _PAGE + 1), "limit": str(_PAGE)}
+            answer = await api.send(_request("order.items", f"/v2/orders/{order}/products", paged))
+            items += (more := answer.json() if answer.body else [])
+            if len(more) < _PAGE:
+                return items
+
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
             return None
         facts: dict[str, Any] = {"status": response.status}
         if response.status == 429:
-            reset = response.headers.get("x-rate-limit-time-reset-ms", "")
-            return ThrottledError("too many calls", retry_after=int(reset) / 1000 if reset.isdigit() else _PROTECTED, **facts)
+            reset = response.number("x-rate-limit-time-reset-ms")
+            return ThrottledError("too many calls", retry_after=_PROTECTED if reset is None else reset / 1000, **facts)
         if response.status == 401:
             return TokenExpiredError("the token is not accepted", **facts)
         if response.status == 403:
             return SourceForbiddenError("the account lacks a scope", **facts)
-        if response.status == 423 or (response.status >= 500 and response.status != 507):
+        if response.status in _PASSING or (response.status >= 500 and response.status != 507):
             return UnavailableError("not available", **facts)
         if not isinstance(response.json_or_none(), list | dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", **facts)
+            return undocumented(response)
         if response.status in {409, 422} and _TAKEN.search(response.body.decode(errors="replace")):
             return DuplicateError("another customer has this e-mail address", **facts)
         return RejectedError(f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        said = {
-            name: response.headers.get(f"x-rate-limit-{header}", "")
-            for name, header in (("limit", "requests-quota"), ("remaining", "requests-left"), ("reset", "time-reset-ms"))
-        }
-        if not all(value.isdigit() for value in said.values()):
+        quota, left, reset = (
+            response.number(f"x-rate-limit-{header}") for header in ("requests-quota", "requests-left", "time-reset-ms")
+        )
+        if quota is None or left is None or reset is None:
             return []
-        return [
-            Learned(
-                window="window",
-                limit=float(said["limit"]),
-                remaining=float(said["remaining"]),
-                reset_after=int(said["reset"]) / 1000,
-            )
-        ]
+        return [Learned(window="window", limit=quota, remaining=left, reset_after=reset / 1000)]
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         place = {"contact": "customers", "order": "orders"}[kind]

@@ -7,7 +7,6 @@ qualified (an action that makes other records), phones (they match by their spel
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
@@ -34,6 +33,8 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
+    undocumented,
 )
 from adapters.dynamics_rows import View, among, guids, moment, neat, quoted, view
 from adapters.dynamics_writing import BATCH, written
@@ -41,7 +42,6 @@ from adapters.ties import whole_groups
 from mapping.convert import instant
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -362,33 +362,30 @@ class Dynamics(Adapter):
             return None
         body = response.json_or_none()
         said = body.get("error") if isinstance(body, dict) else None
-        code = str(said.get("code") or "") if isinstance(said, dict) else str(said or "")
+        code = code_in(said.get("code") if isinstance(said, dict) else said)
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if response.status == 429:
-            given = response.headers.get("retry-after", "")
-            return ThrottledError(
-                "too many calls", retry_after=float(given) if given.replace(".", "", 1).isdigit() else None, **facts
-            )
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
         if response.status == 401:
             return TokenExpiredError("the token is not accepted", **facts)
         if response.status >= 500 and response.status != 501:
             return UnavailableError("not available", **facts)
         if said is None:
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if response.status == 403:
             return SourceForbiddenError("the application user lacks a privilege", **facts)
         if code in _DUPLICATE:
             return DuplicateError("another record has this key", **facts)
         if response.status == 412:
             return StaleVersionError("the record changed since", **facts)
-        return RejectedError(f"refused: {code}" if re.fullmatch(r"0x[0-9a-f]{1,8}", code) else "refused", **facts)
+        return RejectedError(f"refused: {code}" if code else f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
         learned = []
         for window, header in (("requests", "burst"), ("execution", "time")):
-            said = response.headers.get(f"x-ms-ratelimit-{header}-remaining-xrm-requests", "").replace(",", "")
-            if re.fullmatch(r"\d+(\.\d+)?", said):
-                learned.append(Learned(window=window, remaining=float(said)))
+            left = response.number(f"x-ms-ratelimit-{header}-remaining-xrm-requests")
+            if left is not None:
+                learned.append(Learned(window=window, remaining=left))
         return learned
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:

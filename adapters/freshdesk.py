@@ -26,11 +26,13 @@ from adapters.base import (
     Response,
     Window,
     Write,
+    answer_or_none,
+    code_in,
+    undocumented,
 )
-from adapters.writing import WriteVerb, settled
+from adapters.writing import WriteVerb, one_by_one
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -43,6 +45,7 @@ from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
 _PAGE, _SEARCH_PAGE, _QUERY = 100, 30, 512
 _LAG = 300.0  # seconds until a search shows what is new: "minutes", unverified
 _WRITTEN: frozenset[WriteVerb] = frozenset({"create", "update", "delete"})
+_FORBIDDEN = frozenset({"access_denied", "require_feature", "account_suspended"})  # under whatever status
 _EVER = "1970-01-01T00:00:00Z"  # without it only tickets of the last 30 days are listed
 _TYPES: Mapping[str, FieldType] = {
     "custom_number": "NUMBER", "custom_decimal": "NUMBER", "custom_checkbox": "BOOLEAN", "custom_date": "DATE", "custom_dropdown": "PICKLIST",
@@ -116,13 +119,10 @@ class Freshdesk(Adapter):
         return list(await asyncio.gather(*(self._one(api, kind, id) for id in ids)))
 
     async def _one(self, api: Api, kind: Kind, id: str) -> Row | None:
-        try:
-            row: Row = (await api.send(Request(operation=f"{kind}.read", path=f"/api/v2/{self.kinds[kind].object}/{id}"))).json()
-        except RejectedError as error:
-            if error.status == 404:
-                return None
-            raise
-        return None if row.get("deleted") else row
+        asked = Request(operation=f"{kind}.read", path=f"/api/v2/{self.kinds[kind].object}/{id}")
+        answer = await answer_or_none(api, asked)
+        row: Row | None = answer.json() if answer is not None else None
+        return None if row is None or row.get("deleted") else row
 
     async def related(
         self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
@@ -170,59 +170,61 @@ class Freshdesk(Adapter):
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One call a record: there is no batch."""
+        return await one_by_one(writes, lambda write: self._written(api, kind, write))
 
-        async def one(write: Write) -> Outcome:
-            [outcome] = await settled([write], lambda _: self._written(api, kind, write))
-            return outcome
-
-        return list(await asyncio.gather(*(one(write) for write in writes)))
-
-    async def _written(self, api: Api, kind: Kind, write: Write) -> Sequence[Outcome]:
+    async def _written(self, api: Api, kind: Kind, write: Write) -> Outcome:
         path = f"/api/v2/{self.kinds[kind].object}"
         if write.verb == "delete":
-            if (
-                await self._one(api, kind, write.native_id or "") is None
-            ):  # what is in the bin may be deleted again without a word
-                return [Outcome(state="UNCHANGED", native_id=write.native_id)]
+            # What is in the bin may be deleted again without a word.
+            if await self._one(api, kind, write.native_id or "") is None:
+                return Outcome(state="UNCHANGED", native_id=write.native_id)
             await api.send(Request(operation=f"{kind}.delete", method="DELETE", path=f"{path}/{write.native_id}"))
-            return [Outcome(state="APPLIED", native_id=write.native_id)]
+            return Outcome(state="APPLIED", native_id=write.native_id)
         method, path = ("PUT", f"{path}/{write.native_id}") if write.native_id else ("POST", path)
         asked = Request(operation=f"{kind}.{write.verb}", method=method, path=path, json=_body(write.row), safe=write.repeatable)
         row = (await api.send(asked)).json()
-        return [Outcome(state="APPLIED", native_id=str(row["id"]), created=method == "POST")]
+        return Outcome(state="APPLIED", native_id=str(row["id"]), created=method == "POST")
 
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
             return None
         body = response.json_or_none()
-        code = str(body.get("code") or "") if isinstance(body, dict) else ""
+        codes = _codes(body)
+        code = next(iter(codes), "")
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isdigit() else None
         if response.status == 429:
-            return ThrottledError("too many calls", retry_after=seconds, **facts)
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
+        if response.status == 403 or code in _FORBIDDEN:
+            return SourceForbiddenError(f"not allowed: {code}" if code else "not allowed", **facts)
         if response.status == 401 or code == "invalid_credentials":
             return TokenExpiredError("the API key is not accepted", **facts)
-        if response.status == 403:
-            return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
-            return UnavailableError("not available", retry_after=seconds, **facts)
+            return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if response.status == 404 and not response.body:
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
-        if response.status == 409:
+            return undocumented(response)
+        if response.status == 409 or "duplicate_value" in codes:
             return DuplicateError("another record has this key", **facts)
-        return RejectedError(f"refused with {response.status}", **facts)
+        return RejectedError(f"refused: {code}" if code else f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        total, remaining = response.headers.get("x-ratelimit-total", ""), response.headers.get("x-ratelimit-remaining", "")
-        if not (total.isdigit() and remaining.isdigit()):
+        total, remaining = response.number("x-ratelimit-total"), response.number("x-ratelimit-remaining")
+        if total is None or remaining is None:
             return []
-        return [Learned(window="minute", limit=float(total), remaining=float(remaining))]
+        return [Learned(window="minute", limit=total, remaining=remaining)]
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         return f"{self.config.web_url}/a/{self.kinds[kind].object}/{native_id}" if self.config.web_url else None
+
+
+def _codes(body: object) -> list[str]:
+    """Return the codes of a refusal: its own, or those of what validation found in each field."""
+    if not isinstance(body, dict):
+        return []
+    errors = body.get("errors")
+    told = [body, *(errors if isinstance(errors, list) else ())]
+    return [code for each in told if isinstance(each, dict) and (code := code_in(each.get("code")))]
 
 
 def _queries(values: Sequence[str]) -> Iterator[str]:

@@ -31,13 +31,15 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    answer_or_none,
     batches,
+    code_in,
+    undocumented,
 )
 from adapters.hubspot_kinds import KINDS
 from adapters.hubspot_writing import Writer, refusal
 from model.errors import (
     ExhaustedError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -48,6 +50,7 @@ from model.errors import (
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
 _READ, _LINKS, _SEARCH_PAGE, _SEARCH_CAP, _LIST_PAGE = 100, 1000, 200, 10_000, 100
+_INTERVAL = 10_000.0  # milliseconds
 _PATHS: Mapping[str, Mapping[str, str]] = {
     "v3": {
         "objects": "/crm/v3/objects", "owners": "/crm/v3/owners", "properties": "/crm/v3/properties", "pipelines": "/crm/v3/pipelines",
@@ -128,31 +131,29 @@ class HubSpot(Adapter):
         body = {"inputs": [{"id": id} for id in ids], "properties": _names(fields), "propertiesWithHistory": []}
         path = f"{self._path('objects')}/{name}/batch/read"
         answer = await api.send(Request(operation=f"{what}.read", method="POST", path=path, json=body))
-        rows: list[Row] = answer.json()["results"]
-        return rows
+        return _results(answer)
 
     async def _owner(self, api: Api, id: str) -> Row | None:
-        try:
-            row: Row = (await api.send(Request(operation="owner.read", path=f"{self._path('owners')}/{id}"))).json()
-        except RejectedError as error:
-            if error.status == 404:
-                return None
-            raise
-        return row
+        answer = await answer_or_none(api, Request(operation="owner.read", path=f"{self._path('owners')}/{id}"))
+        return answer.json() if answer is not None else None
 
     async def related(
         self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
     ) -> list[Related]:
         """ceil(parents / 1,000) association calls + ceil(children / 100) batch reads.
 
-        Associations come unordered and whole (500 a parent), so the first ones by creation are known only after the read.
+        Associations come unordered, 500 a parent, so the first ones by creation are known only after the read. Whoever has more
+        than these is told to.
         """
-        links = await self._links(api, kind, of, ids)
+        links, cut = await self._links(api, kind, of, ids)
         children = list(dict.fromkeys(child for id in ids for child in links.get(id, ())))
         rows = dict(zip(children, await self.read(api, kind, children, fields), strict=True)) if children else {}
-        return [Related(rows=[row for child in links.get(id, ()) if (row := rows[child]) is not None]) for id in ids]
+        return [
+            Related(rows=[row for child in links.get(id, ()) if (row := rows[child]) is not None], more=id in cut) for id in ids
+        ]
 
-    async def _links(self, api: Api, kind: Kind, of: Kind, ids: Sequence[str]) -> dict[str, list[str]]:
+    async def _links(self, api: Api, kind: Kind, of: Kind, ids: Sequence[str]) -> tuple[dict[str, list[str]], set[str]]:
+        """Return the children of each parent, and the parents who have more of them."""
         path = f"{self._path('associations')}/{self.kinds[of].object}/{self.kinds[kind].object}/batch/read"
         asked = [
             api.send(
@@ -161,12 +162,15 @@ class HubSpot(Adapter):
             for some in batches(ids, _LINKS)
         ]
         found: dict[str, list[str]] = {}
+        cut: set[str] = set()
         for answer in await asyncio.gather(*asked):
-            for each in answer.json()["results"]:
+            for each in _results(answer):
+                if (each.get("paging") or {}).get("next"):
+                    cut.add(str(each["from"]["id"]))
                 # The labelled "Primary" association first; the rest as HubSpot has them.
                 ordered = sorted(each["to"], key=lambda to: all(type["label"] != "Primary" for type in to["associationTypes"]))
                 found[str(each["from"]["id"])] = [str(to["toObjectId"]) for to in ordered]
-        return found
+        return found, cut
 
     async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
         """ceil(values / 100) searches.
@@ -280,54 +284,57 @@ class HubSpot(Adapter):
             return None
         body = response.json_or_none()
         said = body if isinstance(body, dict) else {}
-        category = str(said.get("category") or said.get("status") or "")
+        category = code_in(said.get("category") or said.get("status"))
         facts: dict[str, Any] = {"status": response.status, "upstream_code": category or None}
         if response.status == 429:
             if said.get("policyName") == "DAILY":
                 # The day ends at midnight of the account's time zone, which the answer does not tell: look again in an hour.
                 return ExhaustedError("the daily quota is used up", status=429, upstream_code="DAILY", retry_after=3600.0)
-            pause = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}.get(str(said.get("policyName")), 1.0)
-            return ThrottledError("too many calls", status=429, upstream_code=said.get("policyName"), retry_after=pause)
+            policy = code_in(said.get("policyName"))
+            pause = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}.get(policy, 1.0)
+            return ThrottledError("too many calls", status=429, upstream_code=policy or None, retry_after=pause)
         if response.status == 401:
             return TokenExpiredError("the access token is not accepted", **facts)
         if response.status == 403:
             return SourceForbiddenError(f"refused: {category}" if category else "not allowed", **facts)
         if response.status in {423, 477}:
-            return UnavailableError("locked for the moment", retry_after=_seconds(response, 2.0), **facts)
+            return UnavailableError(
+                "locked for the moment", retry_after=2.0 if response.retry_after is None else response.retry_after, **facts
+            )
         if response.status >= 500:
-            return UnavailableError("not available", retry_after=_seconds(response, None), **facts)
+            return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if response.status == 404 and not response.body:
             return RejectedError("not found", **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         return refusal(said, response.status)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        headers = response.headers
         learned = []
-        if "x-hubspot-ratelimit-remaining" in headers:
-            period = float(headers.get("x-hubspot-ratelimit-interval-milliseconds", "10000")) / 1000
-            limit = float(headers.get("x-hubspot-ratelimit-max", "190"))
-            learned.append(
-                Learned(
-                    window="burst",
-                    limit=limit,
-                    remaining=float(headers["x-hubspot-ratelimit-remaining"]),
-                    per_second=limit / period,
-                )
-            )
-        if "x-hubspot-ratelimit-daily-remaining" in headers:
-            learned.append(
-                Learned(
-                    window="daily", limit=float(headers.get("x-hubspot-ratelimit-daily", "650000")),
-                    remaining=float(headers["x-hubspot-ratelimit-daily-remaining"]),
-                )
-            )  # fmt: skip
+        if (left := response.number("x-hubspot-ratelimit-remaining")) is not None:
+            limit = response.number("x-hubspot-ratelimit-max")
+            period = response.number("x-hubspot-ratelimit-interval-milliseconds") or _INTERVAL
+            rate = None if limit is None else limit * 1000 / period
+            learned.append(Learned(window="burst", limit=limit, remaining=left, per_second=rate))
+        if (left := response.number("x-hubspot-ratelimit-daily-remaining")) is not None:
+            learned.append(Learned(window="daily", limit=response.number("x-hubspot-ratelimit-daily"), remaining=left))
         return learned
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         portal, number = self.config.options.get("portal"), {"contact": 1, "account": 2, "deal": 3, "ticket": 5}.get(kind)
         return f"https://app.hubspot.com/contacts/{portal}/record/0-{number}/{native_id}" if portal and number else None
+
+
+def _results(answer: Response) -> list[Row]:
+    """Return what a batch read found. What is not there, or tied to nothing, comes as an error that is none; any other is raised,
+    for a record that could not be read is not one that is gone.
+    """
+    body = answer.json()
+    for error in body.get("errors") or ():
+        if error.get("category") != "OBJECT_NOT_FOUND":
+            raise refusal(error, answer.status)
+    rows: list[Row] = body["results"]
+    return rows
 
 
 def _names(fields: Sequence[str]) -> list[str]:
@@ -393,8 +400,3 @@ def _stage(each: Row, pipeline: str) -> Stage:
         native=each["id"],
         probability=probability,
     )
-
-
-def _seconds(response: Response, default: float | None) -> float | None:
-    given = response.headers.get("retry-after", "")
-    return float(given) if given.replace(".", "", 1).isdigit() else default

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from adapters.base import Api, Outcome, Request, Write, batches
+from adapters.base import Api, Outcome, Request, Write, batches, code_in
 from adapters.writing import WriteVerb, bisected, failed
 from model.errors import DuplicateError, ProtocolError, RejectedError, SourceError
 from model.records import Kind, Row
@@ -161,7 +161,7 @@ class Writer:
 
 def refusal(said: Mapping[str, Any], status: int | None) -> RejectedError:
     """Return what HubSpot's error says, by its codes only: its messages quote the values that were sent."""
-    category = str(said.get("category") or said.get("status") or "")
+    category = code_in(said.get("category") or said.get("status"))
     codes = [code for each in _details(said) if _CODE.fullmatch(code := str(each.get("code") or each.get("error") or ""))]
     facts: dict[str, Any] = {
         "status": 404 if category == "OBJECT_NOT_FOUND" else status,
@@ -209,7 +209,8 @@ def _details(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         quoted = orjson.loads(text) if text else []
     except orjson.JSONDecodeError:
         quoted = []
-    return [each for each in [*(said.get("errors") or ()), *quoted] if isinstance(each, Mapping)]
+    told = [each for part in (said.get("errors"), quoted) if isinstance(part, list) for each in part]
+    return [each for each in told if isinstance(each, Mapping)]
 
 
 def _fields(said: Mapping[str, Any]) -> tuple[str, ...]:

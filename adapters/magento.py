@@ -40,8 +40,9 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    undocumented,
 )
-from adapters.writing import settled
+from adapters.writing import settled_one
 from mapping.paths import steps
 from model.errors import (
     DuplicateError,
@@ -283,10 +284,9 @@ class Magento(Adapter):
         return list(await asyncio.gather(*(self._written(api, each) for each in writes)))
 
     async def _written(self, api: Api, write: Write) -> Outcome:
-        async def call(_: Sequence[Write]) -> list[Outcome]:
-            return [await (self._deleted(api, write) if write.verb == "delete" else self._saved(api, write))]
-
-        [outcome] = await settled([write], call)
+        outcome = await settled_one(
+            write, lambda _: self._deleted(api, write) if write.verb == "delete" else self._saved(api, write)
+        )
         named = outcome.error.upstream_code if isinstance(outcome.error, RejectedError) else None
         if named is None:
             return outcome
@@ -324,18 +324,16 @@ class Magento(Adapter):
             return None
         body = response.json_or_none()
         facts: dict[str, Any] = {"status": response.status, "upstream_code": ",".join(_named(body)) or None}
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isdigit() else None
         if response.status == 429:
-            return ThrottledError("too many calls", retry_after=seconds, **facts)
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
         if response.status == 401:
             return TokenExpiredError("the credentials are not accepted, or lack a right", **facts)
         if response.status == 403:
             return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
-            return UnavailableError("not available", retry_after=seconds, **facts)
+            return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         # Messages come untranslated, with placeholders for what was sent.
         if response.status == 400 and "same email" in str(body.get("message")):
             return DuplicateError("another customer of the website has this e-mail address", status=400, upstream_code="email")

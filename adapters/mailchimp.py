@@ -47,13 +47,15 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    answer_or_none,
+    code_in,
+    undocumented,
 )
 from adapters.mailchimp_writing import hashed, written
 from adapters.ties import whole_groups
 from mapping.convert import instant
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -205,13 +207,9 @@ class Mailchimp(Adapter):
 
         async def one(name: str) -> Row | None:
             request = Request(operation=operation, path=f"{members}/{quote(name, safe='')}", params=asked)
-            try:
-                row: Row = (await api.send(request)).json()
-            except RejectedError as error:
-                if error.status == 404:
-                    return None
-                raise
-            return None if row["status"] == "archived" else row
+            answer = await answer_or_none(api, request)
+            row: Row | None = answer.json() if answer is not None else None
+            return None if row is None or row["status"] == "archived" else row
 
         return list(await asyncio.gather(*(one(name) for name in names)))
 
@@ -276,7 +274,7 @@ class Mailchimp(Adapter):
         if response.status < 300:
             return None
         body = response.json_or_none()
-        title = str(body.get("title") or "") if isinstance(body, dict) else ""
+        title = code_in(body.get("title")) if isinstance(body, dict) else ""
         facts: dict[str, Any] = {"status": response.status, "upstream_code": title or None}
         if response.status == 429 or (response.status == 403 and not isinstance(body, dict)):
             return ThrottledError("too many calls at once", **facts)  # at very high volumes a 403 without a JSON body
@@ -287,7 +285,7 @@ class Mailchimp(Adapter):
         if response.status >= 500:
             return UnavailableError("not available", **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if title == "Member Exists":
             return DuplicateError("another member has this address", **facts)
         return RejectedError(f"refused: {title}" if title else f"refused with {response.status}", **facts)

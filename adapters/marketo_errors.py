@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from adapters.wire import Response
+from adapters.wire import Response, code_in, undocumented
 from model.errors import (
     DuplicateError,
     ExhaustedError,
@@ -64,8 +64,9 @@ def fault_of(response: Response) -> SourceError | None:
     body = response.json_or_none()
     said = body if isinstance(body, dict) else None
     if said is not None and said.get("success") is False:
-        reason = next(iter(said.get("errors") or [{}]))
-        fault = record_fault(reason if isinstance(reason, dict) else {}, status=response.status)
+        errors = said.get("errors")
+        reason = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+        fault = record_fault(reason, status=response.status)
         if isinstance(fault, ExhaustedError):
             fault.retry_after = _until_midnight(response.headers.get("date", ""))
         return fault
@@ -75,22 +76,20 @@ def fault_of(response: Response) -> SourceError | None:
     facts: dict[str, Any] = {"status": response.status}
     if response.status == 401:
         return TokenExpiredError(
-            "the credentials are not accepted", upstream_code=str(said.get("error")) if said else None, **facts
+            "the credentials are not accepted", upstream_code=code_in(said.get("error")) or None if said else None, **facts
         )
     if response.status == 429:
         return ThrottledError("too many calls", **facts)
     if response.status >= 500:
         return UnavailableError("not available", **facts)
-    if response.status in {413, 414}:
-        return RejectedError("our request is too long", **facts)
     if said is None:
-        return ProtocolError(f"answered {response.status} without a body that its documents know", **facts)
+        return undocumented(response)
     return RejectedError(f"refused with {response.status}", **facts)
 
 
 def record_fault(reason: Mapping[str, Any], *, status: int = 200) -> SourceError:
     """Return the error of an entry {"code": "1005", "message": …} of `errors` or `reasons`."""
-    code = str(reason.get("code") or "")
+    code = code_in(reason.get("code"))
     if code in _NOT_FOUND:
         return RejectedError("not found", status=_MISSING, upstream_code=code)
     if code == "1003" and "too many results" in str(reason.get("message")).lower():

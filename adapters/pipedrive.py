@@ -45,6 +45,8 @@ from adapters.base import (
     Token,
     Window,
     Write,
+    code_in,
+    undocumented,
 )  # fmt: skip
 from adapters.pipedrive_calls import IDS, PAGE, SINGLES, by_id, listed, one_or_none, page, request
 from adapters.pipedrive_writing import FieldRejectedError, write_one
@@ -53,7 +55,6 @@ from adapters.writing import WriteVerb
 from mapping.convert import instant
 from model.errors import (
     ExhaustedError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -321,10 +322,8 @@ class Pipedrive(Adapter):
             if response.headers.get("x-daily-ratelimit-token-remaining") == "0":
                 # The day ends at midnight of the server's time zone, which the answer does not tell: look again in an hour.
                 return ExhaustedError("the company's tokens of the day are used up", retry_after=3600.0, **facts)
-            reset = response.headers.get("x-ratelimit-reset", "")
-            return ThrottledError(
-                "too many calls", retry_after=float(reset) if reset.replace(".", "", 1).isdigit() else 2.0, **facts
-            )
+            reset = response.number("x-ratelimit-reset")
+            return ThrottledError("too many calls", retry_after=2.0 if reset is None else reset, **facts)
         if response.status == 401:
             return TokenExpiredError("the token is not accepted", **facts)
         if response.status == 403 and not said:
@@ -333,7 +332,7 @@ class Pipedrive(Adapter):
         if response.status >= 500 and response.status != 501:
             return UnavailableError("not available", **facts)
         if not said:
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if response.status == 402 or (response.status == 403 and not str(said.get("code", "")).startswith("feature_capping")):
             return SourceForbiddenError("not allowed: a scope, a permission or a payment is missing", **facts)
         if isinstance(field := said.get("field_code"), str) and field:
@@ -347,9 +346,9 @@ class Pipedrive(Adapter):
     def learn(self, response: Response) -> Sequence[Learned]:
         found = []
         for window, prefix in (("burst", "x-ratelimit"), ("daily", "x-daily-ratelimit-token")):
-            limit, remaining = response.headers.get(f"{prefix}-limit", ""), response.headers.get(f"{prefix}-remaining", "")
-            if remaining.isdigit():
-                found.append(Learned(window=window, limit=float(limit) if limit.isdigit() else None, remaining=float(remaining)))
+            remaining = response.number(f"{prefix}-remaining")
+            if remaining is not None:
+                found.append(Learned(window=window, limit=response.number(f"{prefix}-limit"), remaining=remaining))
         return found
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
@@ -404,5 +403,4 @@ def _within(scan: Scan, row: Row) -> bool:
 
 
 def _code(said: Mapping[str, Any]) -> str | None:
-    code = said.get("code") or said.get("errorCode")
-    return str(code) if isinstance(code, str | int) else None
+    return code_in(said.get("code") or said.get("errorCode")) or None

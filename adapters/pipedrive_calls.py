@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from adapters.base import Api, Request, batches
-from model.errors import RejectedError
+from adapters.base import Api, Request, answer_or_none, batches
 from model.records import Row
 
 PAGE, IDS = 500, 100
@@ -42,12 +41,8 @@ async def by_id(api: Api, operation: str, path: str, ids: Sequence[str], paramet
 
 async def one_or_none(api: Api, asked: Request) -> list[Row]:
     """Return the record in a list, an empty one where there is none."""
-    try:
-        return [(await api.send(asked)).json()["data"]]
-    except RejectedError as error:
-        if error.status == 404:
-            return []
-        raise
+    answer = await answer_or_none(api, asked)
+    return [answer.json()["data"]] if answer is not None else []
 
 
 async def listed(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from adapters.base import Api, Outcome, Write
 from adapters.pipedrive_calls import listed, one_or_none, request
 from adapters.pipedrive_fields import CUSTOM, asked, custom_values, stage_body, with_primary
-from adapters.writing import failed, settled
+from adapters.writing import failed, settled_one
 from model.errors import RejectedError, SourceError
 from model.records import Kind, Row
 
@@ -29,17 +29,17 @@ async def write_one(api: Api, kind: Kind, write: Write, *, currency: str) -> Out
     Args:
         currency: of an amount in a custom field that names none and had none.
     """
-    [outcome] = await settled([write], lambda _: _written(api, kind, write, currency))
+    outcome = await settled_one(write, lambda _: _written(api, kind, write, currency))
     field = outcome.error.field if isinstance(outcome.error, FieldRejectedError) else ""
     return replace(outcome, fields=[f"{CUSTOM}{field}"]) if field else outcome
 
 
-async def _written(api: Api, kind: Kind, write: Write, currency: str) -> list[Outcome]:
+async def _written(api: Api, kind: Kind, write: Write, currency: str) -> Outcome:
     path = _PATHS[kind]
     if write.verb == "create":
         body, others = await _body(api, kind, write, {}, currency)
         answer = await api.send(request(f"{kind}.create", path, cost=5, method="POST", body=body, safe=False))
-        return [await _tied(api, str(answer.json()["data"]["id"]), others, known=set())]
+        return await _tied(api, str(answer.json()["data"]["id"]), others, known=set())
     assert write.native_id is not None
     path = f"{path}/{write.native_id}"
     if write.verb == "delete":
@@ -48,13 +48,13 @@ async def _written(api: Api, kind: Kind, write: Write, currency: str) -> list[Ou
         except RejectedError as error:
             if error.status != 404:
                 raise
-            return [Outcome(state="UNCHANGED", native_id=write.native_id)]
-        return [Outcome(state="APPLIED", native_id=write.native_id)]
+            return Outcome(state="UNCHANGED", native_id=write.native_id)
+        return Outcome(state="APPLIED", native_id=write.native_id)
     before = await _before(api, path, kind, write)
     body, others = await _body(api, kind, write, before, currency)
     if body:
         await api.send(request(f"{kind}.update", path, cost=5, method="PATCH", body=body, safe=write.repeatable))
-    return [await _tied(api, write.native_id, others, known=None)]
+    return await _tied(api, write.native_id, others, known=None)
 
 
 async def _before(api: Api, path: str, kind: Kind, write: Write) -> Row:

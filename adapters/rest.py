@@ -28,10 +28,11 @@ from adapters.base import (
     Response,
     Scan,
     Write,
+    answer_or_none,
     batches,
 )
 from adapters.ties import whole_groups
-from adapters.writing import settled
+from adapters.writing import one_by_one
 from mapping.convert import instant
 from mapping.paths import pick
 from model.errors import (
@@ -145,12 +146,9 @@ class RestAdapter(Adapter):
 
     async def _one(self, api: Api, kind: Kind, id: str) -> Row | None:
         resource = self.resources[kind]
-        try:
-            answer = await api.send(Request(operation=f"{kind}.read", path=f"{resource.path}/{id}"))
-        except RejectedError as error:
-            if error.status in {404, 410}:
-                return None
-            raise
+        answer = await answer_or_none(api, Request(operation=f"{kind}.read", path=f"{resource.path}/{id}"))
+        if answer is None:
+            return None
         row: Row = pick(answer.json(), resource.row) if resource.row else answer.json()
         return row
 
@@ -195,14 +193,9 @@ class RestAdapter(Adapter):
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One call a record."""
+        return await one_by_one(writes, lambda write: self._written(api, kind, write))
 
-        async def one(write: Write) -> Outcome:
-            [outcome] = await settled([write], lambda _: self._written(api, kind, write))
-            return outcome
-
-        return list(await asyncio.gather(*(one(write) for write in writes)))
-
-    async def _written(self, api: Api, kind: Kind, write: Write) -> Sequence[Outcome]:
+    async def _written(self, api: Api, kind: Kind, write: Write) -> Outcome:
         resource = self.resources[kind]
         if write.verb == "upsert":
             raise UnsupportedError(f"{self.name} has no upsert")
@@ -214,15 +207,15 @@ class RestAdapter(Adapter):
             answer = await api.send(asked)
         except RejectedError as error:
             if write.verb == "delete" and error.status == 404:
-                return [Outcome(state="UNCHANGED", native_id=write.native_id)]
+                return Outcome(state="UNCHANGED", native_id=write.native_id)
             raise
         if write.verb != "create":
-            return [Outcome(state="APPLIED", native_id=write.native_id)]
+            return Outcome(state="APPLIED", native_id=write.native_id)
         said = answer.json()
         id = pick(pick(said, resource.row) if resource.row else said, self.id_path)
         if id is None:
             raise ProtocolError(f"the answer to a new {kind} has no id at {self.id_path!r}")
-        return [Outcome(state="APPLIED", native_id=str(id), created=True)]
+        return Outcome(state="APPLIED", native_id=str(id), created=True)
 
     async def _list(self, api: Api, operation: str, kind: Kind, parameters: Parameters) -> list[Row]:
         """Return all rows, page by page."""
@@ -258,16 +251,14 @@ class RestAdapter(Adapter):
                 else ProtocolError("answered with something that is not JSON", status=response.status)
             )
         facts: dict[str, Any] = {"status": response.status}
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.replace(".", "", 1).isdigit() else None
         if response.status == 429:
-            return ThrottledError("too many calls", retry_after=seconds, **facts)
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
         if response.status == 401:
             return TokenExpiredError("the credentials are not accepted", **facts)
         if response.status == 403:
             return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
-            return UnavailableError("not available", retry_after=seconds, **facts)
+            return UnavailableError("not available", retry_after=response.retry_after, **facts)
         if response.status == 409:
             return DuplicateError("another record has this key", **facts)
         if response.status == 412:
@@ -277,7 +268,7 @@ class RestAdapter(Adapter):
     def learn(self, response: Response) -> Sequence[Learned]:
         learned = []
         for window, (limit, remaining) in self.limit_headers.items():
-            said = response.headers.get(limit.lower(), ""), response.headers.get(remaining.lower(), "")
-            if all(each.isdigit() for each in said):
-                learned.append(Learned(window=window, limit=float(said[0]), remaining=float(said[1])))
+            total, left = response.number(limit.lower()), response.number(remaining.lower())
+            if total is not None and left is not None:
+                learned.append(Learned(window=window, limit=total, remaining=left))
         return learned

@@ -6,10 +6,11 @@ a unique external id that holds an e-mail address, so nothing is upserted in one
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from itertools import chain
 from typing import Any, ClassVar
+from urllib.parse import quote_plus
 
 from adapters.base import (
     Adapter,
@@ -31,12 +32,13 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
+    undocumented,
 )
 from adapters.salesforce_writing import ROLES, Writer, refusal
 from mapping.spec import Document
 from model.errors import (
     ExhaustedError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -49,7 +51,8 @@ from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, St
 
 _COLLECTION = 2000  # ids per composite/sobjects read
 _LIKE = 50  # patterns in one query
-_IN = 400  # literals per IN (…): a URI holds 16 KB
+_IN = 400  # literals per IN (…)
+_TEXT = 15_000  # characters of a query as an address has it: a URI holds 16 KB, and the path is in there, too
 _TYPES: Mapping[str, FieldType] = {
     "boolean": "BOOLEAN", "int": "NUMBER", "double": "NUMBER", "percent": "NUMBER", "currency": "MONEY", "date": "DATE", "datetime": "DATETIME",
     "picklist": "PICKLIST", "combobox": "PICKLIST", "multipicklist": "MULTI_PICKLIST", "reference": "REFERENCE", "anyType": "JSON", "address": "JSON",
@@ -180,7 +183,8 @@ class Salesforce(Adapter):
     async def related(
         self, api: Api, kind: Kind, of: Kind, ids: Sequence[str], fields: Sequence[str], first: int
     ) -> list[Related]:
-        """ceil(parents / 400) queries: children come with the role or the lookup that ties them to their parent."""
+        """ceil(parents / 400) queries, more where many fields make them long: children come with the role or the lookup that ties
+        them to their parent."""
         names = await self._known(api, kind, fields)
         child, parent = self.kinds[kind].object, self.kinds[of].object
         by_role = {of, kind} == {"contact", "deal"}
@@ -191,26 +195,24 @@ class Salesforce(Adapter):
         else:
             tie = "AccountId"
             select, where, order = f"SELECT {', '.join(dict.fromkeys([tie, *names]))} FROM {child}", "", "CreatedDate, Id"
-        asked = [
-            self._query(api, f"{of}.{kind}", f"{select} WHERE {tie} IN ({_literals(some)}){where} ORDER BY {order}")
-            for some in batches(ids, _IN)
-        ]
+        queries = _queries(ids, _IN, lambda some: f"{select} WHERE {tie} IN ({_literals(some)}){where} ORDER BY {order}")
+        asked = [self._query(api, f"{of}.{kind}", query) for query in queries]
         found: dict[str, list[Row]] = {}
         for row in chain.from_iterable(await asyncio.gather(*asked)):
             found.setdefault(row[tie], []).append(row[child] if by_role else row)
         return [Related(rows=found.get(id, [])) for id in ids]
 
     async def find(self, api: Api, kind: Kind, key: FindKey, values: Sequence[str], fields: Sequence[str]) -> list[Row]:
-        """ceil(values / 400) queries by e-mail, ceil(values / 100) searches by phone (SOSL compares digits, not spelling),
-        ceil(values / 50) queries by domain, which stands somewhere in a web address.
+        """ceil(values / 400) queries by e-mail, more where addresses are long; ceil(values / 100) searches by phone (SOSL compares
+        digits, not spelling); ceil(values / 50) queries by domain, which stands somewhere in a web address.
         """
         names = await self._known(api, kind, fields)
         name = self.kinds[kind].object
         if key == "email":
-            asked = [
-                self._query(api, f"{kind}.find", f"SELECT {', '.join(names)} FROM {name} WHERE Email IN ({_literals(some)})")
-                for some in batches(values, _IN)
-            ]
+            queries = _queries(
+                values, _IN, lambda some: f"SELECT {', '.join(names)} FROM {name} WHERE Email IN ({_literals(some)})"
+            )
+            asked = [self._query(api, f"{kind}.find", query) for query in queries]
         elif key == "domain":
             likes = [" OR ".join(f"Website LIKE {_containing(value)}" for value in some) for some in batches(values, _LIKE)]
             asked = [self._query(api, f"{kind}.find", f"SELECT {', '.join(names)} FROM {name} WHERE {like}") for like in likes]
@@ -301,8 +303,10 @@ class Salesforce(Adapter):
         if response.status < 300:
             return None
         body = response.json_or_none()
+        if isinstance(body, dict) and (token_error := code_in(body.get("error"))):
+            return _token_fault(token_error, str(body.get("error_description") or ""), status=response.status)
         said = body[0] if isinstance(body, list) and body and isinstance(body[0], dict) else {}
-        code, message = str(said.get("errorCode") or ""), str(said.get("message") or "")
+        code, message = code_in(said.get("errorCode")), str(said.get("message") or "")
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if code == "REQUEST_LIMIT_EXCEEDED":
             # Quota is a 403: too many at once passes soon, the day's total does not (a rolling 24 hours: look again in an hour).
@@ -318,7 +322,7 @@ class Salesforce(Adapter):
         if response.status == 403:
             return SourceForbiddenError(f"not allowed: {code}" if code else "not allowed", **facts)
         if not said:
-            return ProtocolError(f"answered {response.status} without the body its documents name", status=response.status)
+            return undocumented(response)
         return refusal(code, status=response.status)
 
     def learn(self, response: Response) -> Sequence[Learned]:
@@ -348,6 +352,25 @@ def _quoted(text: str) -> str:
 def _containing(text: str) -> str:
     escaped = _quoted(text)[1:-1].replace("%", "\\%").replace("_", "\\_")
     return f"'%{escaped}%'"
+
+
+def _token_fault(code: str, words: str, *, status: int) -> SourceError:
+    """Return what the token endpoint's error means: an object, where the API's own are arrays."""
+    if "login rate exceeded" in words.lower():  # 3,600 logins an hour, under the code of a dead grant
+        return ThrottledError("too many logins", status=status, upstream_code=code, retry_after=60.0)
+    if status >= 500:
+        return UnavailableError("not available", status=status, upstream_code=code)
+    return RejectedError(f"the token endpoint refused: {code}", status=status, upstream_code=code)
+
+
+def _queries(values: Sequence[str], most: int, query: Callable[[Sequence[str]], str]) -> Iterator[str]:
+    """Yield queries over all the values, each over at most so many, and short enough for an address."""
+    for some in batches(values, most):
+        text = query(some)
+        if len(some) > 1 and len(quote_plus(text)) > _TEXT:
+            yield from _queries(some, -(-len(some) // 2), query)
+        else:
+            yield text
 
 
 def _literals(values: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from email.utils import format_datetime
 from typing import Any
 
-from adapters.base import Api, Outcome, Request, Response, Write, batches
+from adapters.base import Api, Outcome, Request, Response, Write, batches, code_in
 from adapters.writing import bisected, failed
 from mapping.convert import instant
 from model.errors import (
@@ -274,7 +274,7 @@ def refusal(code: str, *, status: int) -> SourceError:
         return UnavailableError("not available", **facts)
     if code.startswith("INSUFFICIENT_ACCESS"):
         return SourceForbiddenError(f"not allowed: {code}", **facts)
-    return RejectedError(f"refused: {code}", **facts)
+    return RejectedError(f"refused: {code}" if code else f"refused with {status}", **facts)
 
 
 def _results(answer: Response, asked: Sequence[object]) -> list[Row]:
@@ -309,13 +309,14 @@ def _of_graph(graph: Row) -> Outcome:
     refused = [(node["referenceId"], said) for node in nodes if isinstance(node["body"], list) for said in node["body"]]
     nobody: tuple[str, Row] = ("", {})
     reference, culprit = next(((of, said) for of, said in refused if said.get("errorCode") != "PROCESSING_HALTED"), nobody)
-    error = refusal(str(culprit.get("errorCode") or "UNKNOWN"), status=400)
+    error = refusal(code_in(culprit.get("errorCode")) or "UNKNOWN", status=400)
     fields = tuple(str(name) for name in culprit.get("fields") or ()) if reference == "deal" else ()
     return Outcome(state="CONFLICT" if isinstance(error, DuplicateError) else "REJECTED", error=error, fields=fields)
 
 
 def _code(result: Row) -> str:
-    return str(next((each.get("statusCode") or each.get("errorCode") for each in result.get("errors") or ()), None) or "UNKNOWN")
+    said = next((each.get("statusCode") or each.get("errorCode") for each in result.get("errors") or ()), None)
+    return code_in(said) or "UNKNOWN"
 
 
 def _gone(write: Write) -> Outcome:

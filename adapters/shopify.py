@@ -31,12 +31,13 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    undocumented,
 )
 from adapters.shopify_queries import Selection, metafield_alias
-from adapters.shopify_writing import Document, error_named, is_answer_to_writes, sets_metafields
+from adapters.shopify_writing import Document, code_of, error_named, is_answer_to_writes, sets_metafields
 from adapters.writing import settled
+from mapping.paths import pick
 from model.errors import (
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -358,10 +359,7 @@ class Shopify(Adapter):
         errors = body.get("errors") if isinstance(body, dict) else None
         facts: dict[str, Any] = {"status": response.status}
         if response.status == 429:
-            wait = response.headers.get("retry-after", "")
-            return ThrottledError(
-                "too many calls", retry_after=float(wait) if wait.replace(".", "", 1).isdigit() else None, **facts
-            )
+            return ThrottledError("too many calls", retry_after=response.retry_after, **facts)
         if response.status == 401:
             return TokenExpiredError("the access token is not accepted", **facts)
         if response.status in _SHUT:
@@ -369,31 +367,23 @@ class Shopify(Adapter):
         if response.status >= 500:
             return UnavailableError("not available", **facts)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} with something that is not JSON", **facts)
+            return undocumented(response)
         if not errors:
             return None if response.status < 300 else RejectedError("refused", **facts)
         if not isinstance(errors, list):
             return RejectedError("refused", **facts)
         if is_answer_to_writes(body):
             return None
-        code = str((errors[0].get("extensions") or {}).get("code") or "")
+        code = code_of(errors[0])
         if code == "THROTTLED":
             return ThrottledError("out of points", retry_after=_until_paid(body), upstream_code=code, **facts)
         return error_named(code, **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        body = response.json_or_none()
-        status = (
-            (((body.get("extensions") or {}).get("cost") or {}).get("throttleStatus") or {}) if isinstance(body, dict) else {}
-        )
-        if not status:
+        _, most, left, rate = _points(response.json_or_none())
+        if most is None or left is None or rate is None:
             return []
-        return [
-            Learned(
-                window="points", limit=float(status["maximumAvailable"]), remaining=float(status["currentlyAvailable"]),
-                per_second=float(status["restoreRate"]),
-            )
-        ]  # fmt: skip
+        return [Learned(window="points", limit=most, remaining=left, per_second=rate)]
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         place = {"contact": "customers", "order": "orders"}[kind]
@@ -410,10 +400,20 @@ def _field(definition: Row) -> FieldMeta:
 
 def _until_paid(body: Mapping[str, Any]) -> float:
     """Return the seconds until the query can be paid: (requested − available) / restore rate."""
-    cost = (body.get("extensions") or {}).get("cost") or {}
-    status = cost.get("throttleStatus") or {}
-    missing = float(cost.get("requestedQueryCost") or 0) - float(status.get("currentlyAvailable") or 0)
-    return max(missing / float(status.get("restoreRate") or 50), 0.1)
+    requested, _, left, rate = _points(body)
+    return max(((requested or 0) - (left or 0)) / (rate or 50), 0.1)
+
+
+def _points(body: Any) -> tuple[float | None, ...]:
+    """Return the points a query asks for, that the bucket holds, that are left, and that come back each second; None where unsaid."""
+    cost = pick(body, "extensions.cost")
+    paths = (
+        "requestedQueryCost",
+        "throttleStatus.maximumAvailable",
+        "throttleStatus.currentlyAvailable",
+        "throttleStatus.restoreRate",
+    )
+    return tuple(float(said) if isinstance(said := pick(cost, path), int | float) else None for path in paths)
 
 
 def _quoted(value: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from adapters.base import Outcome, Write
+from adapters.base import Outcome, Write, code_in
 from adapters.shopify_queries import metafield_alias, metafield_named
 from adapters.writing import failed
 from model.errors import (
@@ -97,6 +97,12 @@ def is_answer_to_writes(body: Mapping[str, Any]) -> bool:
     return isinstance(data, dict) and any(name.startswith(_WRITE) for name in data)
 
 
+def code_of(error: object) -> str:
+    """Return the code of a top-level error, "" without one."""
+    extensions = error.get("extensions") if isinstance(error, dict) else None
+    return code_in(extensions.get("code")) if isinstance(extensions, dict) else ""
+
+
 def error_named(code: str, **facts: Any) -> SourceError:
     """Return what a top-level error's code means."""
     facts["upstream_code"] = code or None
@@ -137,7 +143,7 @@ def _text(value: Any) -> str:
 
 def _refused(write: Write, verb: str, problem: Row) -> Outcome:
     field = [step for step in problem.get("field") or () if step != "input"]
-    code, words = str(problem.get("code") or ""), str(problem.get("message") or "")
+    code, words = code_in(problem.get("code")), str(problem.get("message") or "")
     facts: dict[str, Any] = {"status": 200, "upstream_code": code or None}
     if code == "NOT_FOUND" or (field == ["id"] and _GONE.search(words)):
         if verb == "delete":
@@ -164,5 +170,5 @@ def _paths(write: Write, field: Sequence[str]) -> tuple[str, ...]:
 def _error_of(name: str, body: Mapping[str, Any]) -> SourceError:
     for error in body.get("errors") or ():
         if (error.get("path") or [None])[0] == name:
-            return error_named(str((error.get("extensions") or {}).get("code") or ""), status=200)
+            return error_named(code_of(error), status=200)
     return ProtocolError("the answer says nothing of this write", status=200)

@@ -36,6 +36,8 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
+    undocumented,
 )
 from adapters.sugarcrm_writing import BULK, CURRENCY, LINKS, Writer
 from adapters.ties import whole_groups
@@ -352,7 +354,7 @@ class SugarCRM(Adapter):
             return None
         body = response.json_or_none()
         said = body if isinstance(body, dict) else {}
-        code = str(said.get("error") or "")
+        code = code_in(said.get("error"))
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
         if response.status == 401:
             return TokenExpiredError("the session is not accepted", **facts)
@@ -367,7 +369,7 @@ class SugarCRM(Adapter):
         if code in {"incorrect_version", "client_outdated"}:
             return UnsupportedError("the instance does not serve this version of the API", **facts)
         if not code:
-            return ProtocolError(f"answered {response.status} without the body its documents name", status=response.status)
+            return undocumented(response)
         if response.status == 422 and "already exists" in str(said.get("error_message")):
             return DuplicateError("another record has this key", **facts)
         return RejectedError(f"refused with {response.status}", **facts)

@@ -1,5 +1,6 @@
 """What is written to a system, and what became of it: one write and one outcome per record."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -86,6 +87,19 @@ async def settled(writes: Sequence[Write], call: Callable[[Sequence[Write]], Awa
         return [failed(error)] * len(writes)
     assert len(outcomes) == len(writes), "one outcome per write"
     return outcomes
+
+
+async def settled_one(write: Write, call: Callable[[Write], Awaitable[Outcome]]) -> Outcome:
+    """Return `call(write)`, or its failure as the outcome."""
+    try:
+        return await call(write)
+    except SourceError as error:
+        return failed(error)
+
+
+async def one_by_one(writes: Sequence[Write], call: Callable[[Write], Awaitable[Outcome]]) -> list[Outcome]:
+    """Return `call(write)` of each, for a system that takes one record a call: under way at once, failing each for itself."""
+    return list(await asyncio.gather(*(settled_one(write, call) for write in writes)))
 
 
 async def bisected(writes: Sequence[Write], call: Callable[[Sequence[Write]], Awaitable[Sequence[Outcome]]]) -> list[Outcome]:

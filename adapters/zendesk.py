@@ -32,12 +32,13 @@ from adapters.base import (
     Window,
     Write,
     batches,
+    code_in,
+    undocumented,
 )
-from adapters.writing import WriteVerb, settled
+from adapters.writing import WriteVerb, one_by_one
 from adapters.zendesk_writing import written
 from model.errors import (
     DuplicateError,
-    ProtocolError,
     RejectedError,
     SourceError,
     SourceForbiddenError,
@@ -252,44 +253,37 @@ class Zendesk(Adapter):
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One call a record; one before the delete of a user and before a new domain; two after a user's address changed."""
         path = f"{self._root}/{self.kinds[kind].object}"
-
-        async def one(write: Write) -> Outcome:
-            [outcome] = await settled([write], lambda _: written(api, kind, path, write))
-            return outcome
-
-        return list(await asyncio.gather(*(one(write) for write in writes)))
+        return await one_by_one(writes, lambda write: written(api, kind, path, write))
 
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
             return None
         body = response.json_or_none()
         said = body.get("error") if isinstance(body, dict) else None
-        code = str(said.get("title", "")) if isinstance(said, dict) else str(said or "")  # `error` is text or an object
+        code = code_in(said.get("title") if isinstance(said, dict) else said)  # `error` is text or an object
         facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isdigit() else None
         if response.status == 429:
             shared = _OF_ONE not in response.body[:500].decode(errors="replace")  # the body may be plain text
-            return ThrottledError("too many calls", status=429, retry_after=seconds, shared=shared)
+            return ThrottledError("too many calls", status=429, retry_after=response.retry_after, shared=shared)
         if response.status == 401:
             return TokenExpiredError("the credentials are not accepted", **facts)
         if response.status == 403:
             return SourceForbiddenError("not allowed", **facts)
         if response.status >= 500:
-            return UnavailableError("not available", status=response.status, retry_after=seconds)
+            return UnavailableError("not available", status=response.status, retry_after=response.retry_after)
         if not isinstance(body, dict):
-            return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
+            return undocumented(response)
         if response.status == 409 and code == "UpdateConflict":
             return StaleVersionError("the ticket was changed since", **facts)
         if "DuplicateValue" in _problems(body):
             return DuplicateError("another record has this key", **facts)
-        return RejectedError(f"refused: {code}", **facts)
+        return RejectedError(f"refused: {code}" if code else f"refused with {response.status}", **facts)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        remaining, limit = response.headers.get("x-rate-limit-remaining", ""), response.headers.get("x-rate-limit", "")
-        if not (remaining.isdigit() and limit.isdigit()):
+        remaining, limit = response.number("x-rate-limit-remaining"), response.number("x-rate-limit")
+        if remaining is None or limit is None:
             return []
-        return [Learned(window="minute", limit=float(limit), remaining=float(remaining))]
+        return [Learned(window="minute", limit=limit, remaining=remaining)]
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         place = {"contact": "users", "account": "organizations", "ticket": "tickets"}.get(kind)

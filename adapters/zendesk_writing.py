@@ -24,7 +24,7 @@ _NAMES: Mapping[Kind, str] = {
 _NUMBERS = ("organization_id", "requester_id")
 
 
-async def written(api: Api, kind: Kind, path: str, write: Write) -> Sequence[Outcome]:
+async def written(api: Api, kind: Kind, path: str, write: Write) -> Outcome:
     """Carry out one write.
 
     Args:
@@ -32,13 +32,13 @@ async def written(api: Api, kind: Kind, path: str, write: Write) -> Sequence[Out
     """
     name = _NAMES[kind]
     if write.verb == "delete":
-        return [await _deleted(api, kind, path, write.native_id or "")]
+        return await _deleted(api, kind, path, write.native_id or "")
     if write.verb == "upsert":
-        return [await _upserted(api, path, write)]
+        return await _upserted(api, path, write)
     if write.verb == "create":
         headers = {"Idempotency-Key": secrets.token_hex(16)} if kind == "ticket" else {}
         asked = _request(f"{kind}.create", "POST", path, name, _created(kind, write.row), headers=headers, safe=bool(headers))
-        return [Outcome(state="APPLIED", native_id=str((await api.send(asked)).json()[name]["id"]), created=True)]
+        return Outcome(state="APPLIED", native_id=str((await api.send(asked)).json()[name]["id"]), created=True)
     body = _body(write.row)
     if write.if_version is not None:
         body |= {"safe_update": True, "updated_stamp": _stamp(write.if_version)}
@@ -47,9 +47,9 @@ async def written(api: Api, kind: Kind, path: str, write: Write) -> Sequence[Out
     asked = _request(f"{kind}.update", "PUT", f"{path}/{write.native_id}", name, body, safe=write.repeatable)
     row = (await api.send(asked)).json()[name]
     if row.get("active") is False:
-        return [failed(RejectedError("there is no such user any more", status=404))]
+        return failed(RejectedError("there is no such user any more", status=404))
     await _made_primary(api, path, row, body.get("email"))
-    return [Outcome(state="APPLIED", native_id=str(row["id"]), created=False)]
+    return Outcome(state="APPLIED", native_id=str(row["id"]), created=False)
 
 
 async def _upserted(api: Api, path: str, write: Write) -> Outcome:

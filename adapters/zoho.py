@@ -385,8 +385,8 @@ class Zoho(Adapter):
         return fault(response)
 
     def learn(self, response: Response) -> Sequence[Learned]:
-        left = response.headers.get("x-api-credits-remaining", "")  # comes only when half of them are used
-        return [Learned(window="credits", remaining=float(left))] if left.isdigit() else []
+        left = response.number("x-api-credits-remaining")  # comes only when half of them are used
+        return [] if left is None else [Learned(window="credits", remaining=left)]
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         tab, web = _TABS.get(kind), self.config.web_url

@@ -1,9 +1,8 @@
 """What Zoho's answers say went wrong: the API's envelopes with a code, and the token endpoint's own errors, which come under HTTP 200."""
 
-import re
 from typing import Any
 
-from adapters.base import Response
+from adapters.base import Response, code_in, undocumented
 from model.errors import (
     DuplicateError,
     ExhaustedError,
@@ -20,7 +19,6 @@ from model.errors import (
 
 _BLOCKED = 600.0  # seconds: ten renewals of a grant in ten minutes, then none for the rest of them
 _CROWDED = 2.0  # seconds; no answer says how long to wait, and a call that is in the way has mostly ended by then
-_CODE = re.compile(r"[A-Za-z_]{2,60}")
 
 
 def fault(response: Response) -> SourceError | None:
@@ -33,11 +31,14 @@ def fault(response: Response) -> SourceError | None:
     said = said if isinstance(said, dict) else {}
     if "error" in said and "code" not in said:
         return _token_fault(response)
-    verdicts = said.get("data")
-    if response.status == 400 and isinstance(verdicts, list) and verdicts and "code" not in said:
+    data = said.get("data")
+    verdicts = (
+        [each for each in data if isinstance(each, dict) and isinstance(each.get("code"), str)] if isinstance(data, list) else []
+    )
+    if response.status == 400 and verdicts and "code" not in said:
         return None  # a verdict for each record: `write` reads them
-    code = str(said.get("code") or (verdicts[0].get("code") if isinstance(verdicts, list) and verdicts else "") or "")
-    facts: dict[str, Any] = {"status": response.status, "upstream_code": code if _CODE.fullmatch(code) else None}
+    code = code_in(said.get("code") or (verdicts[0]["code"] if verdicts else ""))
+    facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
     if response.status == 429 or code == "TOO_MANY_REQUESTS":
         # Credits of the day or calls at once: only the count of what is left tells which.
         if response.headers.get("x-api-credits-remaining") == "0":
@@ -54,8 +55,8 @@ def fault(response: Response) -> SourceError | None:
     if code == "DUPLICATE_DATA":
         return DuplicateError("another record has this value", **facts)
     if not code:
-        return ProtocolError(f"answered {response.status} without a body that its documents know", status=response.status)
-    return RejectedError(f"refused: {code}" if _CODE.fullmatch(code) else f"refused with {response.status}", **facts)
+        return undocumented(response)
+    return RejectedError(f"refused: {code}", **facts)
 
 
 def _token_fault(response: Response) -> SourceError:
@@ -66,7 +67,5 @@ def _token_fault(response: Response) -> SourceError:
         return ThrottledError("the grant was renewed too often", status=response.status, retry_after=_BLOCKED)
     if response.status >= 500:
         return UnavailableError("not available", status=response.status)
-    code = str(said.get("error"))
-    return GrantLostError(
-        "the grant is not accepted", status=response.status, upstream_code=code if _CODE.fullmatch(code) else None
-    )
+    code = code_in(said.get("error"))
+    return GrantLostError("the grant is not accepted", status=response.status, upstream_code=code or None)

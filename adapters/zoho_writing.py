@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from adapters.base import Api, Outcome, Request, Write, batches
+from adapters.base import Api, Outcome, Request, Write, batches, code_in
 from adapters.writing import settled
 from model.errors import DuplicateError, ProtocolError, RejectedError, SourceError, StaleVersionError, UnsupportedError
 from model.records import Row
@@ -123,7 +123,7 @@ def _outcome(write: Write, verdict: Row) -> Outcome:
 
 
 def _refusal(verdict: Row) -> RejectedError:
-    code, details = str(verdict.get("code")), verdict.get("details") or {}
+    code, details = code_in(verdict.get("code")) or "UNKNOWN", verdict.get("details") or {}
     if code == "DUPLICATE_DATA":
         return DuplicateError("another record has this value", upstream_code=code)
     if code in {"ALREADY_MODIFIED", "RECORD_MODIFIED"}:

@@ -165,10 +165,11 @@ class Renewing(httpx.Auth):
         if answer.status < 300 and (tokens := _tokens(scheme, body)) is not None:
             return tokens
         code = str(body.get("error") or body.get("status") or "") if isinstance(body, dict) else ""
-        if isinstance(scheme, OAuth) and code in scheme.dead_grant:
-            raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=answer.status)
+        # First, for it knows more than the code: Salesforce says invalid_grant for too many logins, too.
         if isinstance(answer.fault, RetriableError | ExhaustedError):
             raise answer.fault
+        if isinstance(scheme, OAuth) and code in scheme.dead_grant:
+            raise GrantLostError("the grant was revoked: connect the source again", upstream_code=code, status=answer.status)
         if not isinstance(body, dict):
             raise ProtocolError("the token endpoint answered with something its documents do not know", status=answer.status)
         raise GrantLostError("the token endpoint refused our credentials", upstream_code=code or None, status=answer.status)

@@ -370,7 +370,13 @@ class BigCommerce(Dialect):
         order = self.tables["order"].entry(str(id))
         if order is None:
             return _v2_error(404, "The requested resource was not found.")
-        return json_response([_item(order, nth, which, quantity) for nth, (which, quantity) in enumerate(order.items)])
+        try:
+            size = _whole(request.query_params, "limit", _DEFAULT, most=_PAGE)
+            start = (_whole(request.query_params, "page", 1) - 1) * size
+        except ValueError as error:
+            return _v2_error(400, str(error))
+        items = [_item(order, nth, which, quantity) for nth, (which, quantity) in enumerate(order.items)][start : start + size]
+        return json_response(items) if items else Response(status_code=204)
 
     # ---- rendering ----
 

@@ -49,6 +49,7 @@ _FAMILIES = (
 
 class _Input(Loose):
     id: str
+    after: str | None = None  # of associations
 
 
 class _BatchRead(Loose):
@@ -70,6 +71,8 @@ class HubSpot(Dialect):
         "owner": "owners",
         "lead": "leads",
     }
+
+    links_page = 500  # associations of one record in an answer; tests set less
 
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
         super().__init__(world, clock, base_url=base_url)
@@ -306,9 +309,17 @@ class HubSpot(Dialect):
             return invalid(found)
         if len(asked.inputs) > 1000:
             return error(400, "VALIDATION_ERROR", "Invalid input JSON: batch size must be at most 1000")
-        tied = {each.id: self._store.links.typed(*pair, each.id) for each in asked.inputs}
-        results = [{"from": {"id": id}, "to": to} for id, to in tied.items() if to]
-        return batch(self.clock.time(), results[::-1], graph.none_associated(*pair, [id for id, to in tied.items() if not to]))
+        tied = {each.id: self._links_page(self._store.links.typed(*pair, each.id), each.after) for each in asked.inputs}
+        results = [{"from": {"id": id}, **page} for id, page in tied.items() if page["to"]]
+        alone = [id for id, page in tied.items() if not page["to"]]
+        return batch(self.clock.time(), results[::-1], graph.none_associated(*pair, alone))
+
+    def _links_page(self, to: list[Row], after: str | None) -> Row:
+        """Return the part of a record's associations that one answer holds, and where the next one begins."""
+        start = int(after) if after and after.isdigit() else 0
+        end = start + self.links_page
+        following = {"paging": {"next": {"after": str(end), "link": f"?after={end}"}}} if end < len(to) else {}
+        return {"to": to[start:end], **following}
 
     async def _associations_of_one(self, request: Request) -> Response:
         pair = graph.pair(request.path_params["type"], request.path_params["to"])

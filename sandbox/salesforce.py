@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from model.keys import normal_phone
 from sandbox.clock import SandboxClock
@@ -43,6 +43,7 @@ from sandbox.table import Row, Table
 from sandbox.world import Company, Deal, Profile, User, World
 
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "3MVG9-demo", "salesforce-demo-secret", "5Aep861-demo-refresh"
+_URI = 16_384  # bytes
 _STAMPS = ("CreatedDate", "SystemModstamp", "LastModifiedDate")
 
 
@@ -135,6 +136,8 @@ class Salesforce(Dialect):
         ]
 
     async def admit(self, request: Request, endpoint: Endpoint) -> Response | None:
+        if len(request.url.path) + len(request.url.query) >= _URI:
+            return PlainTextResponse("URI Too Long", 414)
         if endpoint.open:
             return None
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -4,46 +4,35 @@ Written from shopify.dev (Admin API rate limits, search syntax, offline access t
 store on the Advanced plan: 200 points a second, 4,000 in the bucket.
 """
 
-import base64
-import binascii
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import groupby, islice
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import orjson
 from graphql import (
-    DocumentNode,
     FieldNode,
-    FragmentDefinitionNode,
-    FragmentSpreadNode,
     GraphQLError,
-    GraphQLInterfaceType,
-    GraphQLObjectType,
-    InlineFragmentNode,
     OperationDefinitionNode,
     OperationType,
-    SelectionSetNode,
-    build_schema,
     execute_sync,
-    get_named_type,
     get_operation_ast,
-    is_abstract_type,
     parse,
     print_ast,
     validate,
 )
-from graphql.execution.values import VariableValues, get_argument_values, get_variable_values
+from graphql.execution.values import get_variable_values
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.keys import normal_phone
 from sandbox import shopify_query as search
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Bucket, Dialect, Endpoint, Tokens, form, json_response
+from sandbox.shopify_cost import MAX_COST, SCHEMA, cost_of, counted
 from sandbox.shopify_customers import GID, Customers
+from sandbox.shopify_pages import ORDERS, PAGE, Position, lines, ordered, paged, place, read_cursor, span
+from sandbox.shopify_searched import email_of, fits, phone_of, tests_of
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import PRODUCTS, Order, Profile, World
@@ -52,19 +41,13 @@ SHOP = "c360-demo.myshopify.com"
 _SHOP: Row = {"__typename": "Shop", "id": "gid://shopify/Shop/1", "name": "Demo", "myshopifyDomain": SHOP, "currencyCode": "USD", "ianaTimezone": "America/New_York"}  # fmt: skip
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "shopify-demo-app", "shopify-demo-secret", "shprt_demo"
 ADMIN_TOKEN = "shpat_demo"
-_MAX_COST, _MUTATION, _PAGE, _DAY = 1000, 10, 250, 86_400
+_DAY = 86_400
 _RATES = {"USD": 100, "EUR": 110, "GBP": 125}  # shop money (USD) per 100 of the presentment currency
 _STATES = (
     ("PAID", "UNFULFILLED"), ("PAID", "PARTIALLY_FULFILLED"), ("PAID", "FULFILLED"), ("VOIDED", "UNFULFILLED"), ("REFUNDED", "FULFILLED"),
     ("PARTIALLY_REFUNDED", "FULFILLED"), ("PENDING", "UNFULFILLED"),
 )  # fmt: skip
-_ORDERS = {  # sort key → the table's order, the field it sorts by
-    "ID": ("id", "legacyResourceId"), "RELEVANCE": ("id", "legacyResourceId"), "CREATED_AT": ("created", "createdAt"),
-    "PROCESSED_AT": ("created", "processedAt"), "UPDATED_AT": ("updated", "updatedAt"),
-}  # fmt: skip
-_TIMES = {"customer_date": "created", "created_at": "created", "processed_at": "created", "updated_at": "updated"}
 _VERSIONS = ("2026-01", "2026-04", "2026-07", "2026-10")  # those a request is answered in; an older one falls forward
-_SCHEMA = build_schema((Path(__file__).parent / "shopify.graphql").read_text())
 
 
 class Shopify(Dialect):
@@ -82,8 +65,8 @@ class Shopify(Dialect):
         profiles, orders = world.profiles[self.name], world.orders[self.name]
         self.tables = {
             "contact": _table({str(each.id): each for each in profiles if not each.deleted}, self._customer, {
-                "email": Column(lambda each: each.email.lower() if each.email else None, lambda row: _email(row)),
-                "phone": Column(lambda each: _phone(each.phone), lambda row: _phone((row["defaultPhoneNumber"] or {}).get("phoneNumber"))),
+                "email": Column(lambda each: each.email.lower() if each.email else None, lambda row: email_of(row)),
+                "phone": Column(lambda each: phone_of(each.phone), lambda row: phone_of((row["defaultPhoneNumber"] or {}).get("phoneNumber"))),
             }),
             "order": _table({str(each.id): each for each in orders}, self._order, {
                 "customer": Column(lambda each: each.contact, lambda row: int(row["customerId"])),
@@ -121,10 +104,10 @@ class Shopify(Dialect):
         return response
 
     def throttled(self, seconds: float) -> Response:
-        return self._throttled(min(_MAX_COST, self._bucket.level + seconds * self._bucket.per_second), seconds)
+        return self._throttled(min(MAX_COST, self._bucket.level + seconds * self._bucket.per_second), seconds)
 
     def exhausted(self) -> Response:
-        return self._throttled(_MAX_COST, 60.0)  # points come back by the second; Shopify has no daily quota here
+        return self._throttled(MAX_COST, 60.0)  # points come back by the second; Shopify has no daily quota here
 
     def _throttled(self, requested: float, seconds: float) -> Response:
         errors = [
@@ -201,24 +184,24 @@ class Shopify(Dialect):
             document = parse(query)
         except GraphQLError as error:
             return json_response({"errors": [{"message": error.message, "locations": _places(error)}]})
-        if problems := validate(_SCHEMA, document):
+        if problems := validate(SCHEMA, document):
             return json_response({"errors": [_problem(each) for each in problems]})
         operation = get_operation_ast(document, name)
         if operation is None:
             return json_response({"errors": [{"message": "An operation name is required"}]})
         if wrong := _wrong_variables(operation, variables):
             return json_response({"errors": wrong})
-        requested = _cost(document, operation, variables)
-        if requested > _MAX_COST:
-            message = f"Query cost is {requested}, which exceeds the single query max cost limit ({_MAX_COST})."
-            facts = {"code": "MAX_COST_EXCEEDED", "cost": requested, "maxCost": _MAX_COST}
+        requested = cost_of(document, operation, variables)
+        if requested > MAX_COST:
+            message = f"Query cost is {requested}, which exceeds the single query max cost limit ({MAX_COST})."
+            facts = {"code": "MAX_COST_EXCEEDED", "cost": requested, "maxCost": MAX_COST}
             return json_response({"errors": [{"message": message, "extensions": facts}]})
         if not self._bucket.take(requested):
             return self._throttled(requested, self._bucket.wait(requested))
         warnings: list[Row] = []
-        result = execute_sync(_SCHEMA, document, root_value=self._root(warnings), variable_values=variables, operation_name=name)
+        result = execute_sync(SCHEMA, document, root_value=self._root(warnings), variable_values=variables, operation_name=name)
         is_mutation = operation.operation is OperationType.MUTATION
-        actual = requested if is_mutation else min(requested, _counted(result.data))
+        actual = requested if is_mutation else min(requested, counted(result.data))
         self._bucket.give(requested - actual)
         status = {
             "maximumAvailable": float(self._bucket.limit),
@@ -252,8 +235,8 @@ class Shopify(Dialect):
         }  # fmt: skip
 
     def _nodes(self, ids: list[str]) -> list[Row | None]:
-        if len(ids) > _PAGE:
-            raise GraphQLError(f"The input array size of {len(ids)} is greater than the maximum allowed of {_PAGE}.")
+        if len(ids) > PAGE:
+            raise GraphQLError(f"The input array size of {len(ids)} is greater than the maximum allowed of {PAGE}.")
         return [self._node(id) for id in ids]
 
     def _node(self, id: str, type: str | None = None) -> Row | None:
@@ -269,7 +252,7 @@ class Shopify(Dialect):
         index, value = (
             ("email", identifier["emailAddress"].lower())
             if "emailAddress" in identifier
-            else ("phone", _phone(identifier["phoneNumber"]))
+            else ("phone", phone_of(identifier["phoneNumber"]))
         )
         return next(iter(self.tables["contact"].having(index, [value])), None)
 
@@ -281,11 +264,11 @@ class Shopify(Dialect):
         self, kind: str, table: Table[Any], warnings: list[Row], *, first: int | None = None, after: str | None = None, query: str | None = None,
         reverse: bool = False, sortKey: str = "ID", among: list[Row] | None = None,
     ) -> Row:  # fmt: skip
-        if sortKey not in _ORDERS:
+        if sortKey not in ORDERS:
             raise GraphQLError(f"sortKey {sortKey} is not served by this sandbox")
-        start = _read_cursor(after) if after else None
+        start = read_cursor(after) if after else None
         rows = self._found(kind, table, warnings, query=query, sort=sortKey, reverse=reverse, start=start, among=among)
-        return _page(rows, _ORDERS[sortKey][1], first, start, reverse)
+        return paged(rows, ORDERS[sortKey][1], first, start, reverse)
 
     def _found(
         self, kind: str, table: Table[Any], warnings: list[Row], *, query: str | None, sort: str = "ID", reverse: bool = False,
@@ -301,25 +284,25 @@ class Shopify(Dialect):
             expression = search.parse(query or "")
         except search.MalformedSearch as error:
             raise GraphQLError(f"Invalid search query: {error}") from error
-        tests, ignored = _tests(kind, expression)
+        tests, ignored = tests_of(kind, expression)
         if ignored:
             warnings.append({"path": [kind], "query": query, "warnings": ignored})
-        order, field = _ORDERS[sort]
+        order, field = ORDERS[sort]
         few = among if among is not None else self._looked_up(kind, table, expression)
         if few is None:
-            low, high = _span(expression, order)
+            low, high = span(expression, order)
             other = "updated" if order == "created" else "created"
-            aside = _span(expression, other)
+            aside = span(expression, other)
             if (low, high) == (None, None) != aside:
-                few = list(_ordered(table, other, "updatedAt" if other == "updated" else "createdAt", *aside, reverse=False))
+                few = list(ordered(table, other, "updatedAt" if other == "updated" else "createdAt", *aside, reverse=False))
             else:
                 if start is not None:
                     low, high = (low, start[0]) if reverse else (start[0], high)
-                rows = _ordered(table, order, field, low, high, reverse=reverse)
+                rows = ordered(table, order, field, low, high, reverse=reverse)
         if few is not None:
-            rows = iter(sorted(few, key=lambda row: _place(field, row), reverse=reverse))
+            rows = iter(sorted(few, key=lambda row: place(field, row), reverse=reverse))
         # A term that is not understood is ignored: everything is returned.
-        return (row for row in rows if _fits(expression, tests, row))
+        return (row for row in rows if fits(expression, tests, row))
 
     def _looked_up(self, kind: str, table: Table[Any], expression: search.Expression) -> list[Row] | None:
         """Return the few rows that an index knows for the search, None when it says too little."""
@@ -328,7 +311,7 @@ class Shopify(Dialect):
         if kind == "customers" and (emails := search.equals(expression, "email")) is not None:
             return table.having("email", [each.lower() for each in emails])
         if kind == "customers" and (phones := search.equals(expression, "phone")) is not None:
-            return table.having("phone", [each for phone in phones if (each := _phone(phone))])
+            return table.having("phone", [each for phone in phones if (each := phone_of(phone))])
         if kind == "orders" and (owners := search.equals(expression, "customer_id")) is not None:
             return table.having("customer", [int(each) for each in owners if each.isdigit()])
         return None
@@ -342,7 +325,7 @@ class Shopify(Dialect):
             "tags": ["vip"] if each.number > 900 else [], "taxExempt": False, "verifiedEmail": True, "numberOfOrders": lambda _: str(len(self._orders_of(each.id))),
             "amountSpent": lambda _: _money(sum(_shop_cents(self.tables["order"].entry(row["legacyResourceId"])) for row in self._orders_of(each.id)), "USD"),
             "defaultEmailAddress": {"emailAddress": each.email, "marketingState": "SUBSCRIBED" if each.number % 2 else "NOT_SUBSCRIBED"} if each.email else None,
-            "defaultPhoneNumber": {"phoneNumber": _phone(each.phone)} if each.phone else None,
+            "defaultPhoneNumber": {"phoneNumber": phone_of(each.phone)} if each.phone else None,
             "defaultAddress": {"address1": None, "city": None, "country": {"US": "United States", "DE": "Germany", "GB": "United Kingdom"}[each.country], "zip": None},
             "metafield": lambda _, key, namespace="custom": _metafield(each.id, namespace, key, {"points": ("number_integer", str(each.number)), "vip-since": ("date", _iso(each.created)[:10])}),
             "orders": lambda _, **said: self._connection("orders", self.tables["order"], [], **said, among=self._orders_of(each.id)),
@@ -368,7 +351,7 @@ class Shopify(Dialect):
             "presentmentCurrencyCode": each.currency, "email": each.email, "phone": None, "customer": lambda _: self.tables["contact"].get(str(each.contact)), "customerId": str(each.contact),
             "note": None, "tags": [], "displayFinancialStatus": financial, "displayFulfillmentStatus": fulfillment, "currentTotalPriceSet": refunded, "totalPriceSet": total,
             "metafield": lambda _, key, namespace="custom": _metafield(each.id, namespace, key, {"gift": ("boolean", "true" if each.id % 5 == 0 else "false")}),
-            "lineItems": lambda _, first=None, after=None, reverse=False: _lines(_items(each), first, after, reverse),
+            "lineItems": lambda _, first=None, after=None, reverse=False: lines(_items(each), first, after, reverse),
         }  # fmt: skip
 
 
@@ -400,55 +383,6 @@ def _table(entries: Mapping[str, Any], render: Callable[[Any], Row], indexes: Ma
     return Table(entries, render, indexes=indexes, orders=orders)
 
 
-Position = tuple[int, int]  # the sort field's value, then a number that scatters ties
-
-
-def _place(field: str, row: Row) -> Position:
-    number = int(row["id"].rsplit("/", 1)[-1])
-    # Ties are in no order that Shopify states.
-    return (search.millis(row[field]) if field.endswith("At") else number, number * 2_654_435_761 % 4_294_967_296)
-
-
-def _ordered(table: Table[Any], order: str, field: str, low: int | None, high: int | None, *, reverse: bool) -> Iterator[Row]:
-    """Walk the rows whose value is between the bounds, both inclusive; ties scattered."""
-    walked = table.walk(order, start=high if reverse else low, descending=reverse)
-    for value, group in groupby(walked, key=lambda row: _place(field, row)[0]):
-        if (reverse and low is not None and value < low) or (not reverse and high is not None and value > high):
-            return
-        yield from sorted(group, key=lambda row: _place(field, row), reverse=reverse)
-
-
-def _span(expression: search.Expression, order: str) -> tuple[int | None, int | None]:
-    """Return the first and last value in that order that a match can have."""
-    found: list[int | None] = [None, None]
-    for name in (name for name, of in _TIMES.items() if of == order):
-        for at, text in enumerate(search.bounds(expression, name)):
-            try:
-                found[at] = search.millis(text) if text is not None else found[at]
-            except ValueError:
-                continue  # ignored by the search as well
-    return found[0], found[1]
-
-
-def _page(rows: Iterable[Row], field: str, first: int | None, start: Position | None, reverse: bool) -> Row:
-    if first is None or not 1 <= first <= _PAGE:
-        raise GraphQLError(f"you must provide one of first or last, from 1 to {_PAGE}")
-    left = (row for row in rows if start is None or (_place(field, row) < start if reverse else _place(field, row) > start))
-    found = list(islice(left, first + 1))
-    edges = [{"cursor": _cursor(field, row), "node": row} for row in found[:first]]
-    info = {
-        "hasNextPage": len(found) > first,
-        "hasPreviousPage": start is not None,
-        "startCursor": edges[0]["cursor"] if edges else None,
-        "endCursor": edges[-1]["cursor"] if edges else None,
-    }
-    return {"nodes": found[:first], "edges": edges, "pageInfo": info}
-
-
-def _lines(items: list[Row], first: int | None, after: str | None, reverse: bool) -> Row:
-    return _page(reversed(items) if reverse else items, "id", first, _read_cursor(after) if after else None, reverse)
-
-
 _DEFINITIONS = (  # owner, namespace, key, name, type
     ("CUSTOMER", "custom", "points", "Loyalty points", "number_integer"),
     ("CUSTOMER", "custom", "vip-since", "VIP since", "date"),
@@ -465,7 +399,7 @@ def _definitions(owner: str, first: int | None, after: str | None, namespace: st
         for number, (kind, space, name, label, type) in enumerate(_DEFINITIONS, 1)
         if kind == owner and namespace in {None, space} and key in {None, name}
     ]  # fmt: skip
-    return _lines(rows, first, after, reverse=False)
+    return lines(rows, first, after, reverse=False)
 
 
 def _metafield(owner: int, namespace: str, key: str, values: Mapping[str, tuple[str, str]]) -> Row | None:
@@ -476,93 +410,7 @@ def _metafield(owner: int, namespace: str, key: str, values: Mapping[str, tuple[
     return {"id": f"gid://shopify/Metafield/{number}", "key": key, "namespace": namespace, "type": type, "value": value}
 
 
-def _cursor(field: str, row: Row) -> str:
-    value, ties = _place(field, row)
-    return base64.b64encode(orjson.dumps({"last_id": ties, "last_value": value})).decode()
-
-
-def _read_cursor(cursor: str) -> Position:
-    try:
-        said = orjson.loads(base64.b64decode(cursor, validate=True))
-        return int(said["last_value"]), int(said["last_id"])
-    except (binascii.Error, ValueError, KeyError, TypeError) as error:
-        raise GraphQLError("Invalid cursor for current pagination sort.") from error
-
-
-def _called(value: Any) -> Any:
-    return value(None) if callable(value) else value
-
-
-def _last_orders(row: Row) -> list[str]:
-    return [order["createdAt"] for order in row["orders"](None, first=_PAGE)["nodes"]]
-
-
-_Taken = tuple[search.Shape, Callable[[Row], Any]]
-_SEARCHABLE: Mapping[str, Mapping[str, _Taken]] = {
-    "customers": {
-        "": ("text", lambda row: [row["displayName"], row["firstName"], row["lastName"], _email(row)]),
-        "id": ("number", lambda row: row["legacyResourceId"]), "email": ("text", lambda row: _email(row)),
-        "first_name": ("text", lambda row: row["firstName"]), "last_name": ("text", lambda row: row["lastName"]),
-        "phone": ("text", lambda row: (row["defaultPhoneNumber"] or {}).get("phoneNumber")),
-        "country": ("text", lambda row: (row["defaultAddress"] or {}).get("country")), "state": ("text", lambda row: row["state"]),
-        "tag": ("text", lambda row: row["tags"]), "tag_not": ("text", lambda row: row["tags"]),
-        "accepts_marketing": ("flag", lambda row: (row["defaultEmailAddress"] or {}).get("marketingState") == "SUBSCRIBED"),
-        "orders_count": ("number", lambda row: _called(row["numberOfOrders"])), "total_spent": ("number", lambda row: _called(row["amountSpent"])["amount"]),
-        "customer_date": ("time", lambda row: row["createdAt"]), "updated_at": ("time", lambda row: row["updatedAt"]), "order_date": ("time", _last_orders),
-    },
-    "orders": {
-        "": ("text", lambda row: [row["name"], row["email"]]),
-        "id": ("number", lambda row: row["legacyResourceId"]), "name": ("text", lambda row: row["name"]), "email": ("text", lambda row: _email(row)),
-        "customer_id": ("number", lambda row: row["customerId"]), "sku": ("text", lambda row: [line["sku"] for line in row["lineItems"](None, first=_PAGE)["nodes"]]),
-        "financial_status": ("text", lambda row: row["displayFinancialStatus"]), "fulfillment_status": ("text", lambda row: row["displayFulfillmentStatus"]),
-        "status": ("text", lambda row: _order_states(row)), "test": ("flag", lambda row: row["test"]), "tag": ("text", lambda row: row["tags"]), "tag_not": ("text", lambda row: row["tags"]),
-        "current_total_price": ("number", lambda row: row["currentTotalPriceSet"]["shopMoney"]["amount"]),
-        "created_at": ("time", lambda row: row["createdAt"]), "updated_at": ("time", lambda row: row["updatedAt"]), "processed_at": ("time", lambda row: row["processedAt"]),
-        # The store has none of these, so nothing is found by them.
-        **{name: ("text", lambda row: None) for name in ("cart_token", "channel", "discount_code", "location_id", "po_number", "source_identifier")},
-    },
-}  # fmt: skip
-
-
-def _order_states(row: Row) -> list[str]:
-    states = ["closed"] if row["closed"] else ["not_closed"]
-    return [*states, "cancelled"] if row["cancelledAt"] else states if row["closed"] else [*states, "open"]
-
-
-def _tests(kind: str, expression: search.Expression) -> tuple[dict[search.Term, Callable[[Row], bool]], list[Row]]:
-    """Return the test of each term that is understood, and a warning for each that is not."""
-    tests: dict[search.Term, Callable[[Row], bool]] = {}
-    warnings: list[Row] = []
-    for term in dict.fromkeys(search.terms(expression)):
-        taken = _SEARCHABLE[kind].get(term.field)
-        if taken is None:
-            warnings.append({"field": term.field, "message": "Invalid search field for this query.", "code": "invalid_field"})
-            continue
-        shape, value = taken
-        try:
-            holds = search.compared(_spelled(term), shape)
-        except ValueError:
-            warnings.append({"field": term.field, "message": f"Input `{term.value}` is not valid.", "code": "invalid_value"})
-            continue
-        negated = term.field.endswith("_not")
-        tests[term] = lambda row, holds=holds, value=value, negated=negated: holds(value(row)) is not negated  # type: ignore[misc]
-    return tests, warnings
-
-
-def _fits(expression: search.Expression, tests: Mapping[search.Term, Callable[[Row], bool]], row: Row) -> bool:
-    return search.holds(expression, lambda term: term not in tests or tests[term](row))
-
-
-def _spelled(term: search.Term) -> search.Term:
-    """Return the term as the store keeps its value: phones in E.164; free words match the start of a word."""
-    if term.field == "phone" and term.value != "*":
-        return search.Term(term.field, term.operator, _phone(term.value) or term.value)
-    if term.field == "" and not term.value.endswith("*"):
-        return search.Term(term.field, term.operator, f"{term.value}*")
-    return term
-
-
-# ---- what a query is refused for, and what it costs ----
+# ---- what a query is refused for ----
 
 _VERSION = re.compile(r"\d{4}-(01|04|07|10)")
 
@@ -593,7 +441,7 @@ def _wrong_variables(operation: OperationDefinitionNode, variables: Mapping[str,
     for each in operation.variable_definitions or ():
         name, type = each.variable.name.value, print_ast(each.type)
         value = variables.get(name)
-        if isinstance(get_variable_values(_SCHEMA, [each], dict(variables)), list):
+        if isinstance(get_variable_values(SCHEMA, [each], dict(variables)), list):
             problems: list[Row] = [{"path": [], "explanation": f"Could not coerce value to {type}"}]
         elif type.strip("[]!") == "ID":
             ids = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
@@ -612,70 +460,6 @@ def _wrong_variables(operation: OperationDefinitionNode, variables: Mapping[str,
             message = f"Variable ${name} of type {type} was provided invalid value"
             wrong.append({"message": message, "locations": [], "extensions": {"value": value, "problems": problems}})
     return wrong
-
-
-def _cost(document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, Any]) -> int:
-    """Return the requested cost: an object 1, a connection its size times what a node costs, a mutation 10, scalars nothing.
-
-    Of the types an interface may turn out to be, the dearest counts.
-    """
-    fragments = {each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)}
-    coerced = get_variable_values(_SCHEMA, operation.variable_definitions or (), dict(variables))
-    assert isinstance(coerced, VariableValues)
-    root = "Mutation" if operation.operation is OperationType.MUTATION else "QueryRoot"
-    return _priced(operation.selection_set, root, fragments, coerced)
-
-
-def _priced(
-    selection: SelectionSetNode, parent: str, fragments: Mapping[str, FragmentDefinitionNode], variables: VariableValues
-) -> int:
-    own, by_type = 0, dict[str, int]()
-    for node in selection.selections:
-        if isinstance(node, FragmentSpreadNode | InlineFragmentNode):
-            part = fragments[node.name.value] if isinstance(node, FragmentSpreadNode) else node
-            type = part.type_condition.name.value if part.type_condition else parent
-            by_type[type] = by_type.get(type, 0) + _priced(part.selection_set, type, fragments, variables)
-        elif isinstance(node, FieldNode) and node.selection_set is not None and not node.name.value.startswith("__"):
-            own += _field_price(node, node.selection_set, parent, fragments, variables)
-    return own + (max(by_type.values(), default=0) if is_abstract_type(_SCHEMA.type_map[parent]) else sum(by_type.values()))
-
-
-def _field_price(
-    node: FieldNode, selection: SelectionSetNode, parent: str, fragments: Mapping[str, FragmentDefinitionNode],
-    variables: VariableValues,
-) -> int:  # fmt: skip
-    owner = _SCHEMA.type_map[parent]
-    assert isinstance(owner, GraphQLObjectType | GraphQLInterfaceType)
-    definition = owner.fields[node.name.value]
-    type = get_named_type(definition.type).name
-    below = _priced(selection, type, fragments, variables)
-    said = get_argument_values(definition, node, variables)
-    if parent == "Mutation":  # what it answers with, an object and its errors, is in the price
-        return _MUTATION + max(0, below - 2)
-    if type.endswith("Connection"):
-        return max(0, said.get("first") or 0) * max(below, 1)
-    if node.name.value == "nodes" and parent == "QueryRoot":
-        return len(said["ids"]) * (1 + below)
-    return below if node.name.value in {"edges", "pageInfo"} else 1 + below
-
-
-def _counted(data: Any) -> int:
-    """Return the actual cost: the objects that really came."""
-    if isinstance(data, list):
-        return sum(_counted(each) for each in data)
-    if not isinstance(data, dict):
-        return 0
-    own = 0 if data.keys() <= {"nodes", "edges", "pageInfo", "hasNextPage", "endCursor", "node", "cursor"} else 1
-    return own + sum(_counted(each) for each in data.values())
-
-
-def _email(row: Row) -> str | None:
-    found = (row.get("defaultEmailAddress") or {}).get("emailAddress") or row.get("email")
-    return found.lower() if isinstance(found, str) else None
-
-
-def _phone(phone: str | None) -> str | None:
-    return normal_phone(phone, "US") if phone else None
 
 
 def _iso(millis: float) -> str:

@@ -1,7 +1,7 @@
 """Zendesk Support's dialect: show_many that leaves out what is missing, cursor and offset pages, a capped search.
 
 Written from developer.zendesk.com (rate limits, users, tickets, organizations, search, OAuth). Enterprise plan: 700
-calls a minute.
+calls a minute. Searching stands in `zendesk_search`, writing in `zendesk_writing`, with its paths in `zendesk_routes`.
 """
 
 import base64
@@ -21,8 +21,8 @@ from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, json_respo
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import Company, Profile, Ticket, User, World
-from sandbox.zendesk_query import MalformedSearch, Term, parse
 from sandbox.zendesk_routes import Routes
+from sandbox.zendesk_search import PAGE, Search, alive, invalid, millis
 from sandbox.zendesk_writing import STATUSES, Writing
 
 SUBDOMAIN = "c360-demo"
@@ -30,7 +30,7 @@ _BASE = f"https://{SUBDOMAIN}.zendesk.com/api/v2"
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "zendesk-demo-client", "zendesk-demo-secret", "zendesk-demo-refresh"
 AGENT, API_TOKEN = "agent1@c360-demo.example", "zendesk-demo-api-token"
 _BEYOND = 1 << 32  # Zendesk's ids do not fit in 31 bits
-_SEARCH_CAP, _OFFSET_CAP, _PAGE = 1000, 10_000, 100
+_OFFSET_CAP = 10_000
 _PRIORITIES = (None, "low", "normal", "high", "urgent")
 _PLANS = ("basic", "plus", "enterprise")
 _FIELD_ID = 27642
@@ -69,9 +69,10 @@ class Zendesk(Dialect):
             "organizations": self.tables["account"],
             "tickets": self.tables["ticket"],
         }
+        self._search = Search(self._by_object)
         kinds = {"users": "contact", "organizations": "account", "tickets": "ticket"}
         self._writing = Writing(
-            self._by_object, clock, blank=_blank, alive=_alive, delete=lambda object, id: self.delete(kinds[object], id), agent=1 + _BEYOND,
+            self._by_object, clock, blank=_blank, alive=alive, delete=lambda object, id: self.delete(kinds[object], id), agent=1 + _BEYOND,
         )  # fmt: skip
         self._routes = Routes(self._writing, clock, base=_BASE)
 
@@ -86,10 +87,10 @@ class Zendesk(Dialect):
             found += [
                 *self._routes.endpoints(suffix),
                 Endpoint("GET", f"/api/v2/users/me{suffix}", self._me),
-                Endpoint("GET", f"/api/v2/users/search{suffix}", self._user_search),
+                Endpoint("GET", f"/api/v2/users/search{suffix}", self._search.users),
                 Endpoint("GET", f"/api/v2/users/{{id:int}}/tickets/requested{suffix}", self._requested),
                 Endpoint("GET", f"/api/v2/organizations/{{id:int}}/users{suffix}", self._organization_users),
-                Endpoint("GET", f"/api/v2/search{suffix}", self._search),
+                Endpoint("GET", f"/api/v2/search{suffix}", self._search.everything),
                 *(Endpoint("GET", f"/api/v2/{each}{suffix}", partial(self._list, each)) for each in self._by_object),
                 *(Endpoint("GET", f"/api/v2/{each}/show_many{suffix}", partial(self._many, each)) for each in self._by_object),
                 *(Endpoint("GET", f"/api/v2/{each}/{{id:int}}{suffix}", partial(self._get, each)) for each in self._by_object),
@@ -150,7 +151,7 @@ class Zendesk(Dialect):
 
     def delete(self, kind: str, native_id: str) -> bool:
         row = self.tables[kind].get(native_id)
-        if row is None or not _alive(row):
+        if row is None or not alive(row):
             return False
         return self.change(kind, native_id, {"active": False} if kind == "contact" else {"status": "deleted"}) is not None
 
@@ -196,25 +197,23 @@ class Zendesk(Dialect):
 
     async def _get(self, kind: str, request: Request) -> Response:
         row = self._by_object[kind].get(str(request.path_params["id"]))
-        if row is None or (kind != "users" and not _alive(row)):  # a deleted user is shown, and is not active
+        if row is None or (kind != "users" and not alive(row)):  # a deleted user is shown, and is not active
             return _not_found()
         return json_response({kind.rstrip("s"): row})
 
     async def _many(self, kind: str, request: Request) -> Response:
         ids = [each for each in request.query_params.get("ids", "").split(",") if each]
         if not ids or not all(each.isdigit() for each in ids):
-            return _invalid(
-                "You passed an invalid value for the ids attribute. Invalid parameter: ids must be a list of integers"
-            )
-        if len(ids) > _PAGE:
-            return _invalid(f"You passed an invalid value for the ids attribute. Too many ids: at most {_PAGE}")
+            return invalid("You passed an invalid value for the ids attribute. Invalid parameter: ids must be a list of integers")
+        if len(ids) > PAGE:
+            return invalid(f"You passed an invalid value for the ids attribute. Too many ids: at most {PAGE}")
         rows = [
-            row for each in sorted(set(ids), reverse=True) if (row := self._by_object[kind].get(each)) is not None and _alive(row)
+            row for each in sorted(set(ids), reverse=True) if (row := self._by_object[kind].get(each)) is not None and alive(row)
         ]
         return json_response({kind: rows, "next_page": None, "previous_page": None, "count": len(rows)})
 
     async def _list(self, kind: str, request: Request) -> Response:
-        rows = (row for row in self._by_object[kind].walk("id") if _alive(row))
+        rows = (row for row in self._by_object[kind].walk("id") if alive(row))
         if kind == "users" and (role := request.query_params.get("role")):
             rows = (row for row in rows if row["role"] == role)
         return self._paged(request, kind, rows)
@@ -222,21 +221,21 @@ class Zendesk(Dialect):
     async def _requested(self, request: Request) -> Response:
         if self.tables["contact"].get(str(request.path_params["id"])) is None:
             return _not_found()
-        rows = [row for row in self.tables["ticket"].having("requester", [request.path_params["id"]]) if _alive(row)]
+        rows = [row for row in self.tables["ticket"].having("requester", [request.path_params["id"]]) if alive(row)]
         return self._paged(request, "tickets", sorted(rows, key=lambda row: row["id"]))
 
     async def _organization_users(self, request: Request) -> Response:
-        rows = [row for row in self.tables["contact"].having("organization_id", [request.path_params["id"]]) if _alive(row)]
+        rows = [row for row in self.tables["contact"].having("organization_id", [request.path_params["id"]]) if alive(row)]
         return self._paged(request, "users", sorted(rows, key=lambda row: row["id"]))
 
     def _paged(self, request: Request, kind: str, rows: Iterable[Row]) -> Response:
         """Answer by cursor where `page[size]` is given, by offset otherwise."""
         query = request.query_params
         if "page[size]" in query or "page[after]" in query:
-            size = query.get("page[size]", str(_PAGE))
+            size = query.get("page[size]", str(PAGE))
             after = query.get("page[after]", "")
-            if not size.isdigit() or not 1 <= int(size) <= _PAGE or (after and not after.isdigit()):
-                return _invalid("You passed an invalid value for the page attribute.")
+            if not size.isdigit() or not 1 <= int(size) <= PAGE or (after and not after.isdigit()):
+                return invalid("You passed an invalid value for the page attribute.")
             left = [row for row in rows if not after or row["id"] > int(after)]
             page = left[: int(size)]
             more = len(left) > len(page)
@@ -249,14 +248,14 @@ class Zendesk(Dialect):
                     "links": {"next": link, "prev": None},
                 }
             )
-        size, number = query.get("per_page", str(_PAGE)), query.get("page", "1")
+        size, number = query.get("per_page", str(PAGE)), query.get("page", "1")
         if not (size.isdigit() and number.isdigit()) or int(number) < 1:
-            return _invalid("You passed an invalid value for the page attribute. Invalid parameter: page must be an integer")
-        start = (int(number) - 1) * min(int(size), _PAGE)
+            return invalid("You passed an invalid value for the page attribute. Invalid parameter: page must be an integer")
+        start = (int(number) - 1) * min(int(size), PAGE)
         if start >= _OFFSET_CAP:
-            return _invalid("Pagination limit reached for offset model")
+            return invalid("Pagination limit reached for offset model")
         every = list(rows)
-        page = every[start : start + min(int(size), _PAGE)]
+        page = every[start : start + min(int(size), PAGE)]
         more = start + len(page) < len(every)
         return json_response(
             {
@@ -266,90 +265,6 @@ class Zendesk(Dialect):
                 "previous_page": None,
             }
         )
-
-    # ---- search ----
-
-    async def _user_search(self, request: Request) -> Response:
-        return self._found(request, "users", [Term("type", ":", "user", False)])
-
-    async def _search(self, request: Request) -> Response:
-        return self._found(request, "results", [])
-
-    def _found(self, request: Request, key: str, given: list[Term]) -> Response:
-        query = request.query_params
-        number, size = query.get("page", "1"), query.get("per_page", str(_PAGE))
-        if any(name.startswith("page[") for name in query) or not (number.isdigit() and size.isdigit()):
-            return _invalid("You passed an invalid value for the page attribute. Invalid parameter: page must be an integer")
-        try:
-            terms = given + parse(query.get("query", ""))
-        except MalformedSearch as error:
-            return json_response({"error": "invalid", "description": f"Invalid search: {error}"}, status=422)
-        per_page = min(int(size), _PAGE)
-        start = (int(number) - 1) * per_page
-        if start >= _SEARCH_CAP:
-            return json_response(
-                {
-                    "error": "invalid",
-                    "description": "Invalid search: Requested response size was greater than Search Response Limits",
-                },
-                status=422,
-            )
-        rows = self._matching(terms)
-        if sort := query.get("sort_by"):
-            if sort not in {"created_at", "updated_at", "priority", "status", "ticket_type"}:
-                return json_response(
-                    {"error": "invalid", "description": f"Invalid search: sort_by {sort} is not supported"}, status=422
-                )
-            # Ties are in no order that Zendesk states.
-            rows.sort(
-                key=lambda row: (row.get(sort) or "", row["id"] * 2_654_435_761 % 4_294_967_296),
-                reverse=query.get("sort_order", "desc") == "desc",
-            )
-        page = rows[start : start + per_page]
-        more = start + len(page) < min(len(rows), _SEARCH_CAP)
-        return json_response(
-            {
-                key: page,
-                "count": len(rows),
-                "next_page": str(request.url.include_query_params(page=int(number) + 1)) if more else None,
-                "previous_page": None,
-                "facets": None,
-            }
-        )
-
-    def _matching(self, terms: list[Term]) -> list[Row]:
-        grouped: dict[tuple[str, str, bool], list[str]] = {}
-        for term in terms:
-            grouped.setdefault((term.name, term.operator, term.negated), []).append(term.value)
-        kinds = [f"{each}s" for each in grouped.pop(("type", ":", False), ["user", "ticket", "organization"])]
-        found = []
-        for kind in kinds:
-            if (table := self._by_object.get(kind)) is None:
-                continue
-            for row in self._candidates(kind, table, grouped):
-                if _alive(row) and all(
-                    _holds(kind, row, name, operator, values) is not negated
-                    for (name, operator, negated), values in grouped.items()
-                ):
-                    found.append({**row, "result_type": kind.rstrip("s")})
-        return found
-
-    def _candidates(self, kind: str, table: Table[Any], grouped: Mapping[tuple[str, str, bool], list[str]]) -> Iterable[Row]:
-        for (name, operator, negated), values in grouped.items():
-            if negated or operator != ":":
-                continue
-            if name in {"requester", "requester_id"} and kind == "tickets" and all(each.isdigit() for each in values):
-                return table.having("requester", [int(each) for each in values])
-            if name in {"organization", "organization_id"} and kind == "users" and all(each.isdigit() for each in values):
-                return table.having("organization_id", [int(each) for each in values])
-            if name == "email" and kind == "users":
-                return table.having("email", [each.lower() for each in values])
-            if name == "phone" and kind == "users":
-                return table.having("phone", [each for value in values if (each := normal_phone(value, "US"))])
-        for (name, operator, negated), values in grouped.items():
-            if name in {"created", "updated"} and operator in {">", ">="} and not negated:
-                return table.walk(name, start=min(_millis(each) for each in values))
-        return table
 
     # ---- metadata ----
 
@@ -371,7 +286,7 @@ class Zendesk(Dialect):
 
     def _addresses(self, row: Row) -> tuple[str, ...]:
         """All the addresses of a user: those of people who are deleted are free again."""
-        return tuple(each["value"].lower() for each in self._writing.addresses(row)) if _alive(row) else ()
+        return tuple(each["value"].lower() for each in self._writing.addresses(row)) if alive(row) else ()
 
     def _user(self, each: Profile | User) -> Row:
         id = each.id + _BEYOND
@@ -449,9 +364,9 @@ def _id(number: int) -> str:
 def _table(entries: Mapping[str, Any], render: Callable[[Any], Row], indexes: Mapping[str, Column[Any]]) -> Table[Any]:
     orders: dict[str, Column[Any]] = {
         "id": Column(lambda each: each.id + _BEYOND, lambda row: row["id"]),
-        "created": Column(lambda each: getattr(each, "created", 0), lambda row: _millis(row["created_at"])),
+        "created": Column(lambda each: getattr(each, "created", 0), lambda row: millis(row["created_at"])),
         "updated": Column(
-            lambda each: getattr(each, "updated", getattr(each, "created", 0)), lambda row: _millis(row["updated_at"])
+            lambda each: getattr(each, "updated", getattr(each, "created", 0)), lambda row: millis(row["updated_at"])
         ),
     }
     return Table(entries, render, indexes=indexes, orders=orders)
@@ -469,48 +384,12 @@ def _organization(each: Profile | User) -> int | None:
     return each.company + _BEYOND if isinstance(each, Profile) and each.company else None
 
 
-def _alive(row: Row) -> bool:
-    return row.get("active", True) and row.get("status") != "deleted"
-
-
-def _holds(kind: str, row: Row, name: str, operator: str, values: list[str]) -> bool:
-    """Tell whether any of the values fits: terms of one property are alternatives."""
-    return any(_fits(kind, row, name, operator, each) for each in values)
-
-
-def _fits(kind: str, row: Row, name: str, operator: str, value: str) -> bool:
-    if name == "":
-        return any(value.lower() in str(row.get(field) or "").lower() for field in ("name", "email", "subject", "description"))
-    if name in {"created", "updated"}:
-        at, other = _millis(row[f"{name}_at"]), _millis(value)
-        return {":": at == other, "<": at < other, "<=": at <= other, ">": at > other, ">=": at >= other}[operator]
-    field = {"requester": "requester_id", "organization": "organization_id"}.get(name, name)
-    mine = row.get(field)
-    if name == "phone":
-        return mine is not None and normal_phone(mine, "US") == normal_phone(value, "US")
-    if name == "status" and operator != ":":
-        order = STATUSES.index(str(mine)), STATUSES.index(value) if value in STATUSES else -1
-        return {"<": order[0] < order[1], "<=": order[0] <= order[1], ">": order[0] > order[1], ">=": order[0] >= order[1]}[
-            operator
-        ]
-    return str(mine or "").lower() == value.lower()
-
-
 def _iso(millis: float) -> str:
     return f"{datetime.fromtimestamp(millis // 1000, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _millis(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    return round((moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp() * 1000)
-
-
 def _not_found() -> Response:
     return json_response({"error": "RecordNotFound", "description": "Not found"}, status=404)
-
-
-def _invalid(message: str) -> Response:
-    return json_response({"error": {"title": "Invalid attribute", "message": message}}, status=400)
 
 
 def _refused(status: int, code: str, description: str) -> Response:

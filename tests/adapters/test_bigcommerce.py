@@ -5,8 +5,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from adapters.base import Config, Request, Response
+from adapters.bigcommerce import BigCommerce
 from sandbox.app import Sandbox, server
 from sandbox.bigcommerce import _CUSTOMER_FILTERS, _ORDER_FILTERS
+from tests.adapters.refusals.answers import answer
 from tests.specifications import digest
 from tests.world import World, served, world
 
@@ -40,6 +43,24 @@ def test_items_are_asked_for_only_when_they_are_wanted() -> None:
         running.data("{ orders(first: 20) { nodes { number } } }")
 
         assert not any("products" in path for path in running.calls()["bigcommerce"])
+
+
+async def test_an_order_of_more_items_than_a_page_holds_comes_whole() -> None:
+    class Shop:
+        async def send(self, request: Request) -> Response:
+            if request.path == "/v2/orders/7":
+                return answer(200, {"id": 7, "is_deleted": False, "currency_code": "USD", "products": {"url": "…"}})
+            said = dict(request.params)
+            start, size = (int(said["page"]) - 1) * int(said["limit"]), int(said["limit"])
+            items = [{"id": number} for number in range(500)[start : start + size]]
+            return answer(200, items) if items else answer(204)
+
+    adapter = BigCommerce(Config(source="b", base_url="https://vendor.example"))
+
+    [order] = await adapter.read(Shop(), "order", ["7"], ["products.items"])  # type: ignore[arg-type]
+
+    assert order is not None
+    assert [each["id"] for each in order["products"]["items"]] == list(range(500))
 
 
 def test_attributes_are_custom_fields_by_name(shop: World) -> None:

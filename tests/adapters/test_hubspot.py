@@ -12,11 +12,12 @@ from adapters.base import Adapter, Api, Config, Outcome, Request, Response, Writ
 from adapters.hubspot import HubSpot
 from adapters.hubspot_kinds import KINDS
 from mapping.native import native, spellings
-from model.errors import DuplicateError, ExhaustedError, UnavailableError
+from model.errors import DuplicateError, ExhaustedError, RejectedError, UnavailableError
 from model.money import Money
 from sandbox.faults import Fault
 from sandbox.hubspot_answers import millis
 from tests.adapters.lent import Lent, lent
+from tests.adapters.refusals.answers import answer
 from tests.specifications import digest
 
 
@@ -63,6 +64,21 @@ def test_each_row_of_a_batch_has_its_own_outcome(portal: Lent) -> None:
     assert (bad.state, bad.fields, bad.error and bad.error.upstream_code) == ("REJECTED", ("properties.email",), "INVALID_EMAIL")
     assert (unknown.state, unknown.fields) == ("REJECTED", ("properties.nonsense",))
     assert not any(word in str(each.error) for each in (twice, bad, unknown) for word in ("@", "address", "nonsense", "Existing"))
+
+
+def test_a_record_with_more_associations_than_one_answer_holds_is_told_to_have_more(portal: Lent) -> None:
+    vendor = portal.sandbox.dialects["hubspot"]
+    employer = company(portal)
+    portal.write("contact", *(create("contact", {"account": [employer]}, email=f"{n}@crowd.example") for n in range(3)))
+
+    vendor.links_page = 2  # type: ignore[attr-defined]
+    [few] = portal.run(lambda adapter, api: adapter.related(api, "contact", "account", [employer], ["properties.email"], 100))
+    vendor.links_page = 500  # type: ignore[attr-defined]
+    [all] = portal.run(lambda adapter, api: adapter.related(api, "contact", "account", [employer], ["properties.email"], 100))
+
+    assert (len(few.rows), few.more) == (2, True)
+    assert len(all.rows) >= 3
+    assert not all.more
 
 
 def test_a_hundred_and_one_rows_go_out_as_two_batches(portal: Lent) -> None:
@@ -472,3 +488,19 @@ def test_the_custom_objects_schema_fits_the_official_clients_shape(portal: Lent)
 def _same(template: str, path: str) -> bool:
     wanted, given = template.split("/"), path.split("/")
     return len(wanted) == len(given) and all(one == two or one.startswith("{") for one, two in zip(wanted, given, strict=True))
+
+
+@pytest.mark.parametrize(("category", "gone"), [("OBJECT_NOT_FOUND", True), ("VALIDATION_ERROR", False)])
+async def test_only_a_record_that_is_told_to_be_missing_counts_as_gone(category: str, gone: bool) -> None:
+    class Partly:
+        async def send(self, request: Request) -> Response:
+            body = {"status": "COMPLETE", "results": [], "numErrors": 1, "errors": [{"status": "error", "category": category}]}
+            return answer(207, body)
+
+    read = HubSpot(Config(source="h", base_url="https://vendor.example")).read(Partly(), "contact", ["1"], [])  # type: ignore[arg-type]
+
+    if gone:
+        assert await read == [None]
+    else:
+        with pytest.raises(RejectedError):
+            await read

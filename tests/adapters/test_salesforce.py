@@ -55,6 +55,18 @@ def contacts(org: Lent) -> list[str]:
     return [row["Id"] for row in org.sandbox.dialects["salesforce"].tables["contact"] if not row["IsDeleted"]]
 
 
+def test_many_long_addresses_are_asked_for_in_queries_that_a_uri_holds(org: Lent) -> None:
+    some = [row["Email"] for row in org.sandbox.dialects["salesforce"].tables["contact"] if row["Email"] and not row["IsDeleted"]]
+    nobody = [f"{'somebody-with-a-long-name' * 2}-{number}@elsewhere.example" for number in range(399 - len(some[:9]))]
+    calls = org.sandbox.dialects["salesforce"].calls
+    before = calls["GET /services/data/v60.0/query"]
+
+    rows = org.run(lambda adapter, api: adapter.find(api, "contact", "email", [*nobody, *some[:9]], ["Email"]))
+
+    assert {row["Email"] for row in rows} >= set(some[:9])
+    assert calls["GET /services/data/v60.0/query"] - before == 4
+
+
 def test_each_record_of_a_collection_has_its_own_outcome_in_order(org: Lent) -> None:
     good, missing, bad, twice, rule, unknown = org.write(
         "contact",

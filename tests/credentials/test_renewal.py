@@ -14,7 +14,7 @@ from credentials.flows import Fixed, Renewing, TokenAnswer
 from credentials.grants import Grant, GrantStore
 from credentials.schemes import Basic, Login, OAuth, Token
 from credentials.vault import Vault
-from model.errors import GrantLostError, UnavailableError
+from model.errors import GrantLostError, ThrottledError, UnavailableError
 from store.credentials import CredentialRows
 from store.database import Database
 from tests.clocks import ManualClock
@@ -229,6 +229,17 @@ async def test_a_revoked_grant_is_told_as_lost(tmp_path: Path) -> None:
         made.vendor.refresh = "somebody connected anew"
 
         with pytest.raises(GrantLostError, match="connect the source again"):
+            await client.get("/x")
+
+
+async def test_a_grant_that_is_renewed_too_often_is_not_a_lost_one(tmp_path: Path) -> None:
+    class Hurried(Vendor):
+        async def exchange(self, url: str, fields: Mapping[str, str], encoding: str) -> TokenAnswer:
+            body = b'{"error":"invalid_grant","error_description":"login rate exceeded"}'
+            return TokenAnswer(status=400, body=body, fault=ThrottledError("too many logins", retry_after=60.0))
+
+    async with world(tmp_path) as made, made.client(Hurried()) as client:
+        with pytest.raises(ThrottledError):
             await client.get("/x")
 
 

@@ -1,7 +1,15 @@
 """How BigCommerce refuses, and what its answers say of budgets."""
 
 from adapters.base import Learned
-from model.errors import ProtocolError, RejectedError, SourceForbiddenError, ThrottledError, TokenExpiredError, UnavailableError
+from model.errors import (
+    DuplicateError,
+    ProtocolError,
+    RejectedError,
+    SourceForbiddenError,
+    ThrottledError,
+    TokenExpiredError,
+    UnavailableError,
+)
 from tests.adapters.refusals.answers import HTML, Heard, Refusals, answer
 
 REFUSALS: Refusals = [
@@ -13,6 +21,14 @@ REFUSALS: Refusals = [
     (answer(422, {"status": 422, "title": "Create customers failed.", "errors": {}}), RejectedError, None),
     (answer(413, {"status": 413, "title": "Too many items"}), RejectedError, None),
     (answer(423, [{"status": 423, "message": "Locked"}]), UnavailableError, None),
+    (answer(406, [{"status": 406, "message": "Not acceptable"}]), RejectedError, None),
+    (answer(409, {"status": 409, "title": "Conflict"}), RejectedError, None),
+    (
+        answer(422, {"status": 422, "title": "Create customers failed.", "errors": {".customer_create": "email already in use"}}),
+        DuplicateError,
+        None,
+    ),
+    (answer(499, {"status": 499, "title": "Request closed"}), UnavailableError, None),
     (answer(503, HTML), UnavailableError, None),
     (answer(507, {"status": 507, "title": "Plan limit"}), RejectedError, None),
     (answer(400, HTML), ProtocolError, None),

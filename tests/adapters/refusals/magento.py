@@ -29,6 +29,8 @@ REFUSALS: Refusals = [
     (answer(400, {"message": "Maximum SearchCriteria pageSize is %1", "parameters": [300]}), RejectedError, None),
     (answer(400, magento("A customer with the same email address already exists in an associated website.")), DuplicateError, None),
     (answer(400, HTML), ProtocolError, None),
+    (answer(406, magento("Server cannot match any of the given Accept HTTP header media type(s).")), RejectedError, None),
+    (answer(414, HTML), RejectedError, None),
     (answer(405, magento("Method Not Allowed")), RejectedError, None),
     (answer(429, HTML), ThrottledError, None),
     (answer(429, HTML, retry_after="7"), ThrottledError, 7.0),

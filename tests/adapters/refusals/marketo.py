@@ -48,6 +48,18 @@ REFUSALS: Refusals = [
     (answer(200, marketo("1029", "Too many jobs in queue")), UnavailableError, 60.0),
     (answer(200, marketo("1035", "Unsupported filter type")), UnsupportedError, None),
     (answer(200, marketo("799", "what nobody has documented")), RejectedError, None),
+    *(
+        (answer(200, marketo(code)), RejectedError, None)
+        for code in ("609", "612", "613", "701", "704", "709", "710", "711", "712", "718")
+    ),
+    *(
+        (answer(200, marketo(code)), RejectedError, None)
+        for code in ("1001", "1002", "1006", "1009", "1010", "1011", "1013", "1022")
+    ),
+    (answer(200, marketo("502")), UnavailableError, None),
+    (answer(200, marketo("703")), UnsupportedError, None),
+    (answer(200, marketo("1008")), SourceForbiddenError, None),
+    (answer(200, marketo("1017")), DuplicateError, None),
     (answer(401, {"error": "unauthorized", "error_description": "No client with requested id"}), TokenExpiredError, None),
     (answer(413, b"Request Entity Too Large"), RejectedError, None),
     (answer(414, b"Request-URI Too Long"), RejectedError, None),

@@ -36,6 +36,9 @@ REFUSALS: Refusals = [
     (answer(404, {"error": "RecordNotFound", "description": "Not found"}), RejectedError, None),
     (answer(422, {"error": {"title": "Insufficient Resource Error", "message": "…"}}), RejectedError, None),
     (answer(400, {"error": {"title": "Invalid attribute", "message": "…"}}), RejectedError, None),
+    (answer(400, {"error": "invalid_grant", "error_description": "no"}), RejectedError, None),
+    (answer(413, HTML), RejectedError, None),
+    (answer(502, HTML), UnavailableError, None),
     (answer(503, HTML, retry_after="60"), UnavailableError, 60.0),
     (answer(404, HTML), ProtocolError, None),
 ]  # fmt: skip
