@@ -255,3 +255,38 @@ def test_a_dry_push_writes_nothing(sales: World) -> None:
 
     assert {each["state"] for each in dry["writes"]} <= {"SKIPPED", "UNCHANGED"}
     assert {name: sales.sandbox.dialects[name].live("deal") for name in CRMS} == before
+
+
+def test_another_key_makes_no_second_deal_of_an_order_whose_first_answer_was_lost(sales: World) -> None:
+    order, crm = orders(sales, "bigcommerce")[2], "hubspot"
+    before = sales.sandbox.dialects[crm].live("deal")
+    sales.fault(crm, "truncate", path="POST */deals/batch/create", times=1)
+
+    lost = sales.data(PUSH, {"order": order["id"], "targets": [crm], "options": {"idempotencyKey": key()}})["orderPushToCrm"]
+    sales.control.post("/_control/clock", json={"advance_s": 60})  # the search of that CRM lags
+    again = sales.data(PUSH, {"order": order["id"], "targets": [crm], "options": {"idempotencyKey": key()}})["orderPushToCrm"]
+
+    assert {each["state"] for each in lost["writes"]} <= {"APPLIED", "UNCHANGED", "UNKNOWN"}
+    assert again["writes"][-1]["state"] == "APPLIED"
+    assert sales.sandbox.dialects[crm].live("deal") == before + 1
+
+
+def test_a_contact_made_for_a_known_customer_is_theirs(sales: World) -> None:
+    people = sales.data("{ customers(first: 100) { nodes { id primaryEmail contacts { ref { system } } } } }")["customers"][
+        "nodes"
+    ]
+    someone = next(
+        each for each in people if each["primaryEmail"] and "pipedrive" not in {one["ref"]["system"] for one in each["contacts"]}
+    )
+    upsert = """mutation($input: CustomerInput!, $options: WriteOptions!) { customerUpsert(input: $input, options: $options) {
+      customer { id contacts { ref { system } email } } writes { state changed } userErrors { message } } }"""
+
+    made = sales.data(upsert, {"input": {"id": someone["id"]}, "options": {"idempotencyKey": key(), "targets": ["pipedrive"]}})[
+        "customerUpsert"
+    ]
+
+    assert [each["state"] for each in made["writes"]] == ["APPLIED"]
+    assert made["customer"]["id"] == someone["id"]
+    assert someone["primaryEmail"] in {
+        each["email"] for each in made["customer"]["contacts"] if each["ref"]["system"] == "pipedrive"
+    }
