@@ -34,6 +34,7 @@ from store.ledger import LedgerRow, LedgerRows
 SETTLED = 60.0  # seconds after which what a system does not have will not appear any more (and its own `lag` besides)
 LEASE = 90.0  # seconds one request may work under its key
 _SKEW = timedelta(seconds=120)  # clocks of systems differ from ours
+_RELATED = 100  # records of one parent
 _LOOKED_THROUGH = 500  # newest records that a lost create is looked for among
 Begun = tuple[RecordWrite, datetime]  # a write, and when it was entered
 
@@ -220,14 +221,16 @@ class Writer:
             error = UnsupportedError("its outcome is not known, and the system cannot be searched for it")
             return {step: Outcome(state="UNKNOWN", error=error) for step in asked}
         meta = await self._meta(source, kind, [write for write, _ in asked.values()], reading)
-        taken: set[str] = set()
+        # What another request made is not ours, however alike: two renewals of one price are two deals.
+        taken = await self.ledger.made(self.workspace, source.id, since=min(since for _, since in asked.values()))
         seen: dict[str, Outcome | None] = {}
         for step, (write, since) in asked.items():
             ours = [
                 each
                 for each in records
-                if each.native_id not in taken and says(each, write, meta) and (write.verb == "upsert" or _is_new(each, since))
+                if says(each, write, meta) and (write.verb == "upsert" or (each.native_id not in taken and _is_new(each, since)))
             ]
+            ours = [each for each in ours if write.verb == "upsert" or await self._belongs(source, kind, each, write, reading)]
             age = (self._clock.now() - since).total_seconds()
             if ours and write.verb == "upsert" and not _tied(ours[0], write):
                 seen[step] = None  # its ties are made after it, and may be lacking; by its key it is met again
@@ -242,6 +245,15 @@ class Writer:
                     state="UNKNOWN", error=RejectedError("its outcome is not known yet; ask again with the same key")
                 )
         return seen
+
+    async def _belongs(self, source: Source, kind: Kind, record: Record, write: RecordWrite, reading: Reading) -> bool:
+        """Tell whether a record is tied to what the write would tie it to, as far as the system can be asked."""
+        for of, ids in write.links.items():
+            if ids and source.relates(of, kind):
+                related = await source.related(kind, of, [ids[0]], fields=(), first=_RELATED, reading=_sure(reading))
+                if record.native_id not in {each.native_id for each in related.value[ids[0]].records}:
+                    return False
+        return True
 
     async def _meta(self, source: Source, kind: Kind, writes: Iterable[RecordWrite], reading: Reading) -> ObjectType | None:
         return await source.described(kind, reading) if any(write.needs_metadata for write in writes) else None

@@ -78,6 +78,19 @@ class LedgerRows:
             found = (await connection.execute(select(ledger).where(_one(workspace, key, step)))).mappings().first()
         return _row(found) if found else None
 
+    async def made(self, workspace: str, source: str, *, since: datetime) -> set[str]:
+        """Return the native ids that steps of a source (`<source>/…`, or an order's `<source>`) begun since have created."""
+        query = select(ledger.c.step, ledger.c.outcome).where(
+            ledger.c.workspace == workspace, ledger.c.begun_at >= since, ledger.c.state == "DONE"
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return {
+            str(row.outcome["native_id"])
+            for row in rows
+            if (row.step == source or row.step.startswith(f"{source}/")) and row.outcome and row.outcome.get("created")
+        }
+
     # ---- leases: one at a time, over all processes ----
 
     async def lease(self, workspace: str, name: str, owner: str, *, now: datetime, until: datetime) -> bool:

@@ -271,13 +271,14 @@ def test_another_key_makes_no_second_deal_of_an_order_whose_first_answer_was_los
     assert sales.sandbox.dialects[crm].live("deal") == before + 1
 
 
+def known_to(there: World, crm: str) -> set[int]:
+    return {each.person for each in there.sandbox.world.profiles[crm] if not each.deleted and each.email}
+
+
 def test_a_contact_made_for_a_known_customer_is_theirs(sales: World) -> None:
-    people = sales.data("{ customers(first: 100) { nodes { id primaryEmail contacts { ref { system } } } } }")["customers"][
-        "nodes"
-    ]
-    someone = next(
-        each for each in people if each["primaryEmail"] and "pipedrive" not in {one["ref"]["system"] for one in each["contacts"]}
-    )
+    number = min(known_to(sales, "hubspot") - {each.person for each in sales.sandbox.world.profiles["pipedrive"]})
+    email = sales.sandbox.world.people[number].email
+    someone = sales.data('{ customer(by: {email: "%s"}) { id primaryEmail } }' % email)["customer"]
     upsert = """mutation($input: CustomerInput!, $options: WriteOptions!) { customerUpsert(input: $input, options: $options) {
       customer { id contacts { ref { system } email } } writes { state changed } userErrors { message } } }"""
 
@@ -290,3 +291,25 @@ def test_a_contact_made_for_a_known_customer_is_theirs(sales: World) -> None:
     assert someone["primaryEmail"] in {
         each["email"] for each in made["customer"]["contacts"] if each["ref"]["system"] == "pipedrive"
     }
+
+
+def test_a_deal_whose_call_failed_does_not_pass_for_another_like_it(sales: World) -> None:
+    crm = "pipedrive"
+    chosen = sorted(known_to(sales, crm))[1:3]
+    both = [
+        sales.data('{ customer(by: {email: "%s"}) { id } }' % sales.sandbox.world.people[number].email)["customer"]["id"]
+        for number in chosen
+    ]
+    ours, theirs = ({"customerId": id, "name": f"Same words at {crm}", "amount": "99"} for id in both)
+    first = sales.data(DEAL, {"input": theirs, "options": {"idempotencyKey": key(), "targets": [crm]}})["dealUpsert"]
+    sales.control.post("/_control/clock", json={"advance_s": 60})
+
+    options = {"idempotencyKey": key(), "targets": [crm]}
+    sales.fault(crm, "status", path="POST */deals", status=503)
+    lost = sales.data(DEAL, {"input": ours, "options": options})["dealUpsert"]
+    sales.heal()
+    again = sales.data(DEAL, {"input": ours, "options": options})["dealUpsert"]
+
+    assert [each["state"] for each in first["writes"]] == ["APPLIED"]
+    assert {each["state"] for each in lost["writes"]} <= {"UNKNOWN", "REJECTED"}
+    assert [each["ref"] for each in again["writes"]] != [each["ref"] for each in first["writes"]]
