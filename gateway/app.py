@@ -5,6 +5,7 @@ import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from redis.asyncio import Redis
@@ -36,6 +37,7 @@ from model.clock import SystemClock
 from model.errors import CallerUnknownError, ConfigurationError
 from resolvers.context import Context
 from resolvers.cursors import Signer
+from resolvers.order_push import ORDER_NAMES
 from schema.graph import build
 from sources.budget import Budget, LocalBudget
 from sources.client import network
@@ -51,6 +53,7 @@ from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 WORKSPACE = "default"
+KEYS_KEPT = timedelta(days=30)  # idempotency keys; which deal an order became is kept for good
 EXAMPLES = (
     (
         "# Everything connected knows about one customer\n"
@@ -113,6 +116,7 @@ class Runtime:
         self._closing.push_async_callback(self.database.close)
         self.callers, self.source_rows = CallerRows(self.database), SourceRows(self.database)
         self.ledger = LedgerRows(self.database)
+        await self.ledger.clear(before=self.clock.now() - KEYS_KEPT, keeping=ORDER_NAMES)
         self.grants = GrantStore(CredentialRows(self.database), self.vault)
         self.index = IdentityIndex(self.database, clock=self.clock, mint=minter(self.clock, self.rng))
         self.signer = Signer(self.vault.derive("cursor"))

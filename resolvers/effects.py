@@ -23,6 +23,7 @@ from sources.reading import Reading
 from sources.source import Source
 from sources.writer import Written
 from sources.writing import RecordWrite
+from store.ledger import LedgerRow
 
 log = logging.getLogger(__name__)
 WRITE_SCOPE = "write"
@@ -149,10 +150,11 @@ class Effects:
         written = await self.context.writer.once(source, kind, key, digest, {step: write}, self.reading)
         return self.outcome(source, kind, written[step], changed)
 
-    async def begun(self, step: str) -> bool:
-        """Tell whether an earlier request with this key began the step and did not see its end."""
-        row = await self.context.writer.ledger.row(self.context.workspace, self.options.key, step)
-        return row is not None and row.state == "BEGUN"
+    async def entered(self, step: str) -> LedgerRow | None:
+        """Return what an earlier request with this key entered of a step, None when it did not come so far."""
+        if self.options.dry_run:
+            return None
+        return await self.context.writer.ledger.row(self.context.workspace, self.options.key, step)
 
     def outcome(self, source: Source, kind: Kind, written: Written, changed: Sequence[str] = ()) -> TargetOutcome:
         error = None

@@ -19,6 +19,7 @@ from resolvers.upserts import upserted
 from sources.source import Source
 from sources.writing import one_name
 
+ORDER_NAMES = "order/"  # ledger keys under which it is kept which deal an order became
 _SURE = Terms(policy="SURE", deadline=20.0)
 _STAGES: Mapping[OrderStatus, StageCategory] = {
     "PENDING_PAYMENT": "OPEN", "ON_HOLD": "OPEN", "INCOMPLETE": "OPEN", "UNKNOWN": "OPEN", "DISPUTED": "OPEN", "CANCELLED": "LOST",
@@ -168,7 +169,7 @@ async def _contact(
 
 
 async def _deal(effects: Effects, source: Source, order: Order, links: dict[Kind, list[str]]) -> TargetOutcome:
-    context, known_as = effects.context, f"order/{order.id}"
+    context, known_as = effects.context, f"{ORDER_NAMES}{order.id}"
     row = await context.writer.ledger.row(context.workspace, known_as, source.id)
     existing: Record | None = None
     if row is not None and row.outcome is not None and (native_id := row.outcome.get("native_id")):

@@ -18,9 +18,10 @@ from resolvers.effects import Effects, Options, TargetOutcome, fresh, held, perf
 from resolvers.fanout import Fanout, IncompleteError
 from resolvers.people import Customer
 from sources.source import Source
-from sources.writer import differing
+from sources.writer import Written, differing
 from sources.writing import RecordWrite, one_name
 
+MAX_KEYS = 10  # addresses, and numbers, of one person
 _SURE = Terms(policy="SURE", deadline=20.0)
 _CURRENCY = re.compile(r"[A-Za-z]{3}")
 _DIGITS = 15  # of an amount: more are a slip, and no system's
@@ -196,6 +197,8 @@ def _keys(said: PersonInput, effects: Effects) -> tuple[tuple[str, ...], tuple[s
         effects.fault(
             "VALIDATION", "this is not a phone number; write it as +14155550123", "input", "phones", str(phones.index(None))
         )
+    if len(said.emails) > MAX_KEYS or len(said.phones) > MAX_KEYS:
+        effects.fault("VALIDATION", f"at most {MAX_KEYS} addresses and {MAX_KEYS} numbers", "input")
     if not said.id and not emails and not phones:
         effects.fault("VALIDATION", "say who it is: an `id`, an e-mail address or a phone number", "input")
     if effects.errors:
@@ -406,6 +409,9 @@ async def upserted(
         known_as: of a record that is made once for this name, whatever keys the requests have.
     """
     options, step = effects.options, f"{source.id}/{kind}"
+    entered = await effects.entered(step) if known_as is None else None
+    if entered is not None and entered.outcome is not None:  # by this key, when another target kept it from its end
+        return effects.outcome(source, kind, Written.read(entered.outcome), [*values, *custom])
     if existing is None:
         if options.if_version is not None:
             return effects.refusal(
@@ -420,7 +426,7 @@ async def upserted(
         except SourceError as error:
             return effects.refusal(source, kind, error.code, error.message, retryable=True)
         changed = differing(existing, values, custom, meta)
-        done = not changed and not options.dry_run and await effects.begun(step)  # by this key, before we were cut off
+        done = not changed and entered is not None  # by this key, before we were cut off
         if not done and options.if_version is not None and options.if_version != existing.version:
             return effects.refusal(
                 source, kind, "STALE_VERSION", "the record has changed since that version", "options", "ifVersion", state="CONFLICT", native_id=existing.native_id

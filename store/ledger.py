@@ -78,6 +78,12 @@ class LedgerRows:
             found = (await connection.execute(select(ledger).where(_one(workspace, key, step)))).mappings().first()
         return _row(found) if found else None
 
+    async def clear(self, *, before: datetime, keeping: str) -> int:
+        """Forget what ended before, but keys that begin with `keeping`; return how many steps that were."""
+        old = and_(ledger.c.state == "DONE", ledger.c.ended_at < before, ~ledger.c.key.startswith(keeping, autoescape=True))
+        async with self._database.write() as connection:
+            return (await connection.execute(delete(ledger).where(old))).rowcount
+
     async def made(self, workspace: str, source: str, *, since: datetime) -> set[str]:
         """Return the native ids that steps of a source (`<source>/…`, or an order's `<source>`) begun since have created."""
         query = select(ledger.c.step, ledger.c.outcome).where(

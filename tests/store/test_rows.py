@@ -3,7 +3,7 @@
 import asyncio
 import stat
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from model.errors import ConfigurationError
 from store.callers import CallerRows
 from store.credentials import CredentialRows
 from store.database import Database
+from store.ledger import LedgerRows
 from store.sources import SourceRow, SourceRows
 from store.tables import metadata
 
@@ -140,3 +141,20 @@ async def test_the_sqlite_file_is_for_its_owner_only(tmp_path: Path) -> None:
 async def test_another_database_is_refused_by_the_settings_name(url: str) -> None:
     with pytest.raises(ConfigurationError, match="database_url"):
         await Database.open(url)
+
+
+async def test_old_keys_are_forgotten_and_what_an_order_became_is_not(database: Database) -> None:
+    rows = LedgerRows(database)
+    for key in ("old", "order/order:shop:1", "begun"):
+        await rows.begin("default", key, {"a": "digest"}, now=NOW)
+    for key in ("old", "order/order:shop:1"):
+        await rows.end("default", key, {"a": {"state": "APPLIED"}}, now=NOW)
+
+    gone = await rows.clear(before=NOW + timedelta(seconds=1), keeping="order/")
+
+    assert gone == 1
+    assert [await rows.row("default", key, "a") is not None for key in ("old", "order/order:shop:1", "begun")] == [
+        False,
+        True,
+        True,
+    ]
