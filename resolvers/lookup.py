@@ -135,12 +135,7 @@ async def _by_keys(
 ) -> list[Customer | Exception | None]:
     fanout = Fanout(context, terms)
     asked = list(dict.fromkeys(value for value in values if value is not None))
-    found = await people.by_keys(fanout, key, asked, fields)
-    emails, phones = (asked, []) if key == "email" else ([], asked)
-    known = await context.index.carrying(context.workspace, emails, phones)
-    unseen = known - {person.ref for person in found}
-    if unseen:  # a search index may lag behind what we have read before
-        found = [*found, *await people.by_refs(fanout, unseen, fields)]
+    found = await people.carrying(fanout, key, asked, fields)
     gathered = await people.gather(fanout, found, fields)
     fanout.check_all()
     owners: dict[str, set[str]] = {}

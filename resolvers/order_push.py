@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from model.errors import SourceError
-from model.records import Contact, Kind, Order, OrderStatus, Person, Record, Ref, StageCategory
+from model.records import Contact, Kind, Order, OrderStatus, Record, Ref, StageCategory
 from resolvers import lookup, people
-from resolvers.context import Context, Terms
+from resolvers.context import Context
 from resolvers.effects import Effects, Options, TargetOutcome, held, performed
 from resolvers.fanout import Fanout
-from resolvers.upserts import upserted
+from resolvers.upserts import SURE, upserted
 from sources.source import Source
 from sources.writing import one_name
 
 ORDER_NAMES = "order/"  # ledger keys under which it is kept which deal an order became
-_SURE = Terms(policy="SURE", deadline=20.0)
 _STAGES: Mapping[OrderStatus, StageCategory] = {
     "PENDING_PAYMENT": "OPEN", "ON_HOLD": "OPEN", "INCOMPLETE": "OPEN", "UNKNOWN": "OPEN", "DISPUTED": "OPEN", "CANCELLED": "LOST",
     "REFUNDED": "LOST",
@@ -73,7 +72,7 @@ async def _order(effects: Effects, order_id: str) -> tuple[Order | None, _Buyer 
     if ref is None or source is None:
         effects.fault("NOT_FOUND", "there is no such order", "orderId")
         return None, None
-    fanout = Fanout(context, replace(_SURE, sources=(source.id,)))
+    fanout = Fanout(context, replace(SURE, sources=(source.id,)))
     fields = frozenset({("order", name) for name in source.adapter.kinds["order"].mapping})
     order = (await people.read(fanout, [ref], fields)).get(ref)
     if not isinstance(order, Order):
@@ -127,11 +126,8 @@ async def _pushed(effects: Effects, source: Source, order: Order, buyer: _Buyer)
 
 async def _known(effects: Effects, source: Source, buyer: _Buyer) -> tuple[Contact | None, bool]:
     """Return the buyer's contact, and whether its absence is certain (or does no harm)."""
-    fanout = Fanout(effects.context, replace(_SURE, sources=(source.id,)))
-    context = effects.context
-    found: list[Person] = await people.by_keys(fanout, "email", [buyer.email], frozenset())
-    unseen = await context.index.carrying(context.workspace, [buyer.email], []) - {each.ref for each in found}
-    found += await people.by_refs(fanout, [ref for ref in unseen if ref.source == source.id], frozenset())
+    fanout = Fanout(effects.context, replace(SURE, sources=(source.id,)))
+    found = await people.carrying(fanout, "email", [buyer.email], frozenset())
     known = next((each for each in found if isinstance(each, Contact)), None)
     return known, not fanout.failures() or "email" in source.adapter.kinds["contact"].upsert_by
 
@@ -174,7 +170,7 @@ async def _deal(effects: Effects, source: Source, order: Order, links: dict[Kind
     existing: Record | None = None
     if row is not None and row.outcome is not None and (native_id := row.outcome.get("native_id")):
         ref = Ref(source.id, "deal", str(native_id))
-        fanout = Fanout(context, replace(_SURE, sources=(source.id,)))
+        fanout = Fanout(context, replace(SURE, sources=(source.id,)))
         wanted = frozenset({("deal", name) for name in source.adapter.kinds["deal"].mapping})
         read = await people.read(fanout, [ref], wanted)
         if ref not in read:

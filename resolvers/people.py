@@ -95,6 +95,18 @@ async def by_keys(fanout: Fanout, key: FindKey, values: Sequence[str], fields: F
     return await _find(fanout, {key: values}, fields)
 
 
+async def carrying(fanout: Fanout, key: FindKey, values: Sequence[str], fields: Fields) -> list[Person]:
+    """Return the records that carry exactly one of these values, also those that only the identity index knows of yet.
+
+    A system's search may lag behind what we have read, or written, before.
+    """
+    found = await by_keys(fanout, key, values, fields)
+    context = fanout.context
+    emails, phones = (values, ()) if key == "email" else ((), values)
+    unseen = await context.index.carrying(context.workspace, emails, phones) - {person.ref for person in found}
+    return [*found, *await by_refs(fanout, unseen, fields)] if unseen else found
+
+
 async def by_refs(fanout: Fanout, refs: Iterable[Ref], fields: Fields) -> list[Person]:
     """Return the records of these references that still exist."""
     return [record for record in (await read(fanout, refs, fields)).values() if isinstance(record, Person)]

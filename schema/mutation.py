@@ -11,7 +11,7 @@ from strawberry.scalars import JSON
 
 from model import records
 from model.errors import InvalidRequestError
-from resolvers import effects, order_push, upserts
+from resolvers import deal_upserts, effects, order_push, person_upserts, upserts
 from resolvers.effects import Effects, Options
 from schema.enums import DuplicatePolicy, ErrorCode, WriteState
 from schema.fields import Information, resolved
@@ -152,30 +152,30 @@ class LeadPayload:
 
 
 async def _customer_upsert(info: Information, input: CustomerInput, options: WriteOptions) -> Any:
-    said = upserts.PersonInput(
+    said = person_upserts.PersonInput(
         id=input.id, emails=tuple(input.emails or ()), phones=tuple(input.phones or ()), given_name=input.given_name,
         family_name=input.family_name, account_id=input.account_id, custom=_custom(input.custom),
     )  # fmt: skip
-    done = await upserts.customer_upsert(strawberry.asdict(input), said, _options(options), info.context)
+    done = await person_upserts.customer_upsert(strawberry.asdict(input), said, _options(options), info.context)
     wanted = needed_below(info, "customer")
     return _Payload(done, await upserts.written_customer(done, "contact", wanted) if wanted is not None else None)
 
 
 async def _lead_capture(info: Information, input: LeadInput, options: WriteOptions) -> Any:
-    said = upserts.PersonInput(
+    said = person_upserts.PersonInput(
         id=input.id, emails=(input.email,) if input.email else (), phones=(input.phone,) if input.phone else (), given_name=input.given_name,
         family_name=input.family_name, company=input.company, custom=_custom(input.custom),
     )  # fmt: skip
-    done = await upserts.lead_capture(strawberry.asdict(input), said, _options(options), info.context)
+    done = await person_upserts.lead_capture(strawberry.asdict(input), said, _options(options), info.context)
     return _Payload(done, await _first(done, "lead", info))
 
 
 async def _deal_upsert(info: Information, input: DealInput, options: WriteOptions) -> Any:
-    said = upserts.DealInput(
+    said = deal_upserts.DealInput(
         id=input.id, customer_id=input.customer_id, account_id=input.account_id, owner_id=input.owner_id, name=input.name, amount=input.amount,
         currency=input.currency, stage=input.stage, close_date=input.close_date, custom=_custom(input.custom),
     )  # fmt: skip
-    done = await upserts.deal_upsert(strawberry.asdict(input), said, _options(options), info.context)
+    done = await deal_upserts.deal_upsert(strawberry.asdict(input), said, _options(options), info.context)
     return _Payload(done, await _first(done, "deal", info))
 
 

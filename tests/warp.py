@@ -36,7 +36,14 @@ class WarpClock:
 
 
 class StillServer(uvicorn.Server):
-    """A server that waits to be stopped: uvicorn's own looks ten times a second, and time could jump no further than that."""
+    """A server that waits to be stopped: uvicorn's own looks ten times a second, and time could jump no further than that.
+
+    It never ends an idle line: at a jump it would do so in the moment in which the client takes the line up again.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        config.timeout_keep_alive = 10**9
+        super().__init__(config)
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
