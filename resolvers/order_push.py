@@ -113,15 +113,20 @@ async def _pushed(effects: Effects, source: Source, order: Order, buyer: _Buyer)
     except SourceError as error:
         return [effects.refusal(source, "contact", error.code, error.message, retryable=True)]
     outcomes = [account] if account is not None else []
-    if account is None or account.native_id is not None:
+    if not outcomes or _goes_on(outcomes[0]):
         outcomes.append(await _contact(effects, source, buyer, known, account))
-    if any(each.native_id is None for each in outcomes):
+    if not all(_goes_on(each) for each in outcomes):
         return outcomes  # a deal that hangs in the air helps nobody; the same key goes on from here
     links: dict[Kind, list[str]] = {}
     for each in outcomes:
         if each.native_id is not None and each.kind in source.adapter.kinds["deal"].links:
             links[each.kind] = [each.native_id]
     return [*outcomes, await _deal(effects, source, order, links)]
+
+
+def _goes_on(outcome: TargetOutcome) -> bool:
+    """The record is there; or, dry, it would be."""
+    return outcome.native_id is not None or outcome.state == "SKIPPED"
 
 
 async def _known(effects: Effects, source: Source, buyer: _Buyer) -> tuple[Contact | None, bool]:
