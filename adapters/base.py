@@ -315,7 +315,7 @@ class Adapter:
 
     def classify(self, response: Response) -> SourceError | None:
         """Tell what went wrong from status, body code and body kind together; None when nothing did."""
-        raise NotImplementedError
+        raise UnsupportedError(f"{self.name} does not tell its errors apart")
 
     def learn(self, response: Response) -> Sequence[Learned]:
         """Read what the answer's headers or body say about the budgets."""

@@ -8,6 +8,7 @@ handler runs; `finish` adds the vendor's headers.
 import asyncio
 import math
 import secrets
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -177,7 +178,7 @@ class Tokens:
         self._previous.clear()
 
 
-class Dialect:
+class Dialect(ABC):
     """One system's sandbox. Subclasses state `name`, build `tables` by kind, and answer in their vendor's words."""
 
     name: ClassVar[str]
@@ -196,24 +197,24 @@ class Dialect:
 
     # ---- what a dialect says ----
 
-    def endpoints(self) -> Sequence[Endpoint]:
-        raise NotImplementedError
+    @abstractmethod
+    def endpoints(self) -> Sequence[Endpoint]: ...
 
+    @abstractmethod
     async def admit(self, request: Request, endpoint: Endpoint) -> Response | None:
         """Check credentials and budget; return the vendor's own refusal, None when the call may go on."""
-        raise NotImplementedError
 
     def finish(self, request: Request, endpoint: Endpoint, response: Response) -> Response:
         """Add what the vendor adds to each answer (budget headers)."""
         return response
 
+    @abstractmethod
     def throttled(self, seconds: float) -> Response:
         """Answer "too fast" as the vendor does, headers and body."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exhausted(self) -> Response:
         """Answer "the day's quota is used up" as the vendor does."""
-        raise NotImplementedError
 
     def unknown(self, request: Request) -> Response:
         """Answer for a path the vendor does not have."""
@@ -223,13 +224,13 @@ class Dialect:
         """Return the native id of a world record."""
         return str(world_id)
 
+    @abstractmethod
     def change(self, kind: str, native_id: str, fields: Mapping[str, Any]) -> Row | None:
         """Change native fields as a user of the vendor would (its modified time moves); None when there is no such row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete(self, kind: str, native_id: str) -> bool:
         """Delete as a user of the vendor would."""
-        raise NotImplementedError
 
     def live(self, kind: str) -> int:
         """Return how many records of a kind there are, deleted ones left out."""
@@ -239,9 +240,9 @@ class Dialect:
         """Return the base address by which a source reaches this system in a sandbox."""
         return f"{sandbox}/{self.name}{self.base_path}"
 
+    @abstractmethod
     def demo_auth(self) -> Mapping[str, str]:
         """Return the auth settings with which a source reaches this sandbox: `scheme` and its secrets."""
-        raise NotImplementedError
 
     def demo_options(self, sandbox: str) -> Mapping[str, str]:
         """Return the further options that a source needs to reach this system in a sandbox at that address."""

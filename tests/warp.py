@@ -4,13 +4,23 @@ Server, client and clocks must live in the one loop. What waits for a thread (SQ
 """
 
 import asyncio
+import contextlib
 import selectors
+import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.app import WORKSPACE, Runtime
+from gateway.settings import Settings
+from sandbox.app import Sandbox, server
+from sources.source import Source
+from tests.world import source_settings
 
 T = TypeVar("T")
 MOMENT = 0.025  # real seconds in which the loop must stand still before time jumps: what is on the wire must have come
@@ -83,3 +93,32 @@ def run(clock: WarpClock, work: Awaitable[T]) -> T:
     """Run `work` in a loop of its own on the clock."""
     with asyncio.Runner(loop_factory=lambda: _Loop(clock)) as runner:
         return runner.run(work)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    system: str, folder: Path, clock: WarpClock, *, people: int, before: Callable[[Sandbox], ASGIApp] = lambda sandbox: sandbox
+) -> AsyncIterator[tuple[Source, Runtime, Sandbox]]:
+    """Serve one system's sandbox in the running loop, and connect a source to it; all of them are on the clock.
+
+    Args:
+        before: returns what stands before the sandbox.
+    """
+    sandbox = Sandbox(people=people, systems=(system,))
+    clock.jumped.append(sandbox.clock.advance)
+    serving = StillServer(server(before(sandbox)).config)
+    listening = socket.create_server(("127.0.0.1", 0))
+    task = asyncio.create_task(serving.serve(sockets=[listening]))
+    while not serving.started:
+        await asyncio.sleep(0.001)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    runtime = Runtime(Settings.model_validate({"data_dir": folder, "sources": source_settings(sandbox, address)}))
+    runtime.clock = clock
+    await runtime.start()
+    try:
+        [source] = runtime.registry.of(WORKSPACE)
+        yield source, runtime, sandbox
+    finally:
+        await runtime.stop()
+        serving.stop()
+        await task

@@ -77,12 +77,15 @@ class System:
         self.sandbox.faults.add(Fault.model_validate({"system": self.dialect.name, "fault": fault, **facts}))
 
 
+S = TypeVar("S", bound=System)
+
+
 def reading(seconds: float = 30.0) -> Reading:
     return Reading(deadline=asyncio.get_running_loop().time() + seconds, policy="LIVE")
 
 
 @contextlib.contextmanager
-def system(name: str, *, people: int = 60) -> Iterator[System]:
+def system(name: str, *, people: int = 60, made: type[S] = System) -> Iterator[S]:  # type: ignore[assignment]
     sandbox = Sandbox(people=people, systems=[name])
     with served(server(sandbox)) as address, TemporaryDirectory() as folder:
-        yield System(sandbox, address, Path(folder))
+        yield made(sandbox, address, Path(folder))

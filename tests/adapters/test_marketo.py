@@ -1,100 +1,46 @@
 """What is unusual about Marketo: faults inside a 200, pages that may be empty, keys that several leads share, one token till its end."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import httpx
 import pytest
 
 from adapters.base import Outcome, Request, Response, Scan, Write
-from gateway.app import WORKSPACE, Runtime
-from gateway.settings import Settings
 from model.errors import ExhaustedError, ThrottledError, UnsupportedError
-from model.records import Kind, MarketingEvent, ObjectType
-from sandbox.app import Sandbox, server
-from sandbox.faults import Fault
+from model.records import MarketingEvent
 from sandbox.marketo import Marketo
-from sources.reading import Reading
-from sources.source import Source, _Api
+from sources.source import Source
+from tests.adapters.noted import Noted, System, reading, system
 from tests.specifications import digest
-from tests.world import served, source_settings, world
+from tests.world import world
 
 T = TypeVar("T")
 ADA = "ada.king@northwind.example"
 LEADS, LEADS_POSTED, ACTIVITIES = "GET /rest/v1/leads.json", "POST /rest/v1/leads.json", "GET /rest/v1/activities.json"
 
 
-@dataclass(slots=True)
-class Lent:
-    """The real api of a source, that notes what is sent through it."""
-
-    inner: _Api
-    sent: list[tuple[Request, Response]] = field(default_factory=list)
-
-    async def send(self, request: Request) -> Response:
-        response = await self.inner.send(request)
-        self.sent.append((request, response))
-        return response
-
-    async def described(self, kind: Kind) -> ObjectType:
-        return await self.inner.described(kind)
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    sandbox: Sandbox
-    address: str
-    folder: Path
-
+class Instance(System):
     @property
     def dialect(self) -> Marketo:
         found = self.sandbox.dialects["marketo"]
         assert isinstance(found, Marketo)
         return found
 
-    def run(self, work: Callable[[Source, Lent], Awaitable[T]], *, seconds: float = 30.0) -> T:
-        """Run `work` with the source, its budgets full again."""
-        self.sandbox.clock.advance(60)
-        self.dialect.calls.clear()
+    def written(self, *writes: Write, seconds: float = 30.0) -> list[Outcome]:
+        return self.write("contact", *writes, seconds=seconds)
 
-        async def run() -> T:
-            values = {"data_dir": self.folder, "sources": source_settings(self.sandbox, self.address)}
-            runtime = Runtime(Settings.model_validate(values))
-            await runtime.start()
-            try:
-                [source] = runtime.registry.of(WORKSPACE)
-                return await work(source, Lent(_Api(source, reading(seconds))))
-            finally:
-                await runtime.stop()
-
-        return asyncio.run(run())
-
-    def write(self, *writes: Write, seconds: float = 30.0) -> list[Outcome]:
-        return self.run(lambda source, api: source.adapter.write(api, "contact", writes), seconds=seconds)
-
-    def row(self, native_id: str | None) -> dict[str, Any] | None:
+    def lead(self, native_id: str | None) -> dict[str, Any] | None:
         return self.dialect.leads.get(str(native_id))
 
     def having(self, email: str) -> list[dict[str, Any]]:
         return self.dialect.leads.having("email", [email])
 
-    def broken(self, fault: str, **facts: Any) -> None:
-        self.sandbox.faults.add(Fault.model_validate({"system": "marketo", "fault": fault, **facts}))
-
-
-def reading(seconds: float = 30.0) -> Reading:
-    return Reading(deadline=asyncio.get_running_loop().time() + seconds, policy="LIVE")
-
 
 @pytest.fixture
 def instance() -> Iterator[Instance]:
-    sandbox = Sandbox(people=80, systems=["marketo"])
-    with served(server(sandbox)) as address, TemporaryDirectory() as folder:
-        yield Instance(sandbox, address, Path(folder))
+    with system("marketo", people=80, made=Instance) as found:
+        yield found
 
 
 def ids(instance: Instance) -> list[str]:
@@ -107,7 +53,7 @@ def ids(instance: Instance) -> list[str]:
 def test_a_query_too_long_for_an_address_goes_in_the_body(instance: Instance) -> None:
     addresses = [f"nobody.with.a.rather.long.name.{n}@somewhere.example" for n in range(298)]
 
-    async def work(source: Source, api: Lent) -> int:
+    async def work(source: Source, api: Noted) -> int:
         return len(await source.adapter.find(api, "contact", "email", [*addresses, ADA], ["id", "email"]))
 
     assert instance.run(work) == len(instance.having(ADA)) > 0
@@ -120,7 +66,7 @@ def test_addresses_that_too_many_leads_share_are_asked_for_in_halves(instance: I
         id = 1_500_000_000 + number
         instance.dialect.leads.put(str(id), {**model, "id": id, "email": f"shared{number % 300}@family.example"})
 
-    async def work(source: Source, api: Lent) -> list[Any]:
+    async def work(source: Source, api: Noted) -> list[Any]:
         asked = [f"shared{n}@family.example" for n in range(300)]
         return await source.adapter.find(api, "contact", "email", asked, ["id", "email"])
 
@@ -131,7 +77,7 @@ def test_addresses_that_too_many_leads_share_are_asked_for_in_halves(instance: I
 
 
 def test_times_in_three_spellings_are_one_time(instance: Instance) -> None:
-    async def work(source: Source, api: Lent) -> tuple[list[Any], dict[str, Any]]:
+    async def work(source: Source, api: Noted) -> tuple[list[Any], dict[str, Any]]:
         rows = await source.adapter.read(api, "contact", ids(instance), ["createdAt"])
         return rows, (await source.read("contact", ids(instance), fields=["email"], reading=reading())).value
 
@@ -143,7 +89,7 @@ def test_times_in_three_spellings_are_one_time(instance: Instance) -> None:
 
 
 def test_a_field_that_is_left_out_is_empty(instance: Instance) -> None:
-    async def work(source: Source, api: Lent) -> tuple[list[Any], dict[str, Any]]:
+    async def work(source: Source, api: Noted) -> tuple[list[Any], dict[str, Any]]:
         rows = await source.adapter.read(api, "contact", ids(instance), ["phone"])
         return rows, (await source.read("contact", ids(instance), fields=["phone"], reading=reading())).value
 
@@ -153,7 +99,7 @@ def test_a_field_that_is_left_out_is_empty(instance: Instance) -> None:
 
 
 def test_leads_are_not_listed_and_that_is_said(instance: Instance) -> None:
-    async def work(source: Source, api: Lent) -> None:
+    async def work(source: Source, api: Noted) -> None:
         await source.scan("contact", Scan(), fields=["email"], reading=reading())
 
     with pytest.raises(UnsupportedError):
@@ -161,7 +107,7 @@ def test_leads_are_not_listed_and_that_is_said(instance: Instance) -> None:
 
 
 def test_custom_fields_are_told_apart_with_and_without_the_permission_to_read_the_schema(instance: Instance) -> None:
-    async def custom(source: Source, api: Lent) -> dict[str, str]:
+    async def custom(source: Source, api: Noted) -> dict[str, str]:
         meta = await source.adapter.describe(api, "contact")
         return {name: each.type for name, each in meta.fields.items() if each.custom}
 
@@ -178,7 +124,7 @@ def test_custom_fields_are_told_apart_with_and_without_the_permission_to_read_th
 
 
 def test_activities_go_on_while_there_are_more_however_empty_a_page_is(instance: Instance) -> None:
-    async def work(source: Source, api: Lent) -> tuple[dict[str, Any], list[tuple[int, bool]]]:
+    async def work(source: Source, api: Noted) -> tuple[dict[str, Any], list[tuple[int, bool]]]:
         await source.adapter.related(api, "marketing_event", "contact", ids(instance)[:30], [], 50)
         pages = [(len(body["result"]), body["moreResult"]) for request, response in api.sent if (body := response.json()) and "activityTypeIds" in dict(request.params)]  # fmt: skip
         answer = await source.related("marketing_event", "contact", ids(instance), fields=["event"], first=50, reading=reading())
@@ -201,7 +147,7 @@ def test_activities_go_on_while_there_are_more_however_empty_a_page_is(instance:
 def test_only_the_first_activities_of_a_lead_are_fetched_and_more_is_told(instance: Instance) -> None:
     ada = str(next(each.id for each in instance.sandbox.world.profiles["marketo"] if each.person == 0))
 
-    async def work(source: Source, api: Lent) -> Any:
+    async def work(source: Source, api: Noted) -> Any:
         found = await source.related("marketing_event", "contact", [ada], fields=["at"], first=2, reading=reading())
         return found.value[ada]
 
@@ -213,7 +159,7 @@ def test_only_the_first_activities_of_a_lead_are_fetched_and_more_is_told(instan
 
 
 def test_activities_cost_a_token_and_the_pages_of_each_thirty_leads(instance: Instance) -> None:
-    async def work(source: Source, api: Lent) -> None:
+    async def work(source: Source, api: Noted) -> None:
         await source.related("marketing_event", "contact", ids(instance)[:31], fields=["at"], first=1000, reading=reading())
 
     instance.run(work)
@@ -225,7 +171,7 @@ def test_activities_cost_a_token_and_the_pages_of_each_thirty_leads(instance: In
 def test_a_token_that_dies_between_two_pages_is_replaced(instance: Instance) -> None:
     instance.broken("revoke_token", path=ACTIVITIES, times=1)
 
-    async def work(source: Source, api: Lent) -> int:
+    async def work(source: Source, api: Noted) -> int:
         found = await source.adapter.related(api, "marketing_event", "contact", ids(instance)[:30], [], 50)
         return sum(len(each.rows) for each in found)
 
@@ -237,10 +183,10 @@ def test_a_token_that_dies_between_two_pages_is_replaced(instance: Instance) -> 
 
 
 def test_a_token_with_two_seconds_left_is_used_and_replaced_when_it_has_ended(instance: Instance) -> None:
-    async def check(source: Source, api: Lent) -> str:
+    async def check(source: Source, api: Noted) -> str:
         return (await source.adapter.check(api)).account
 
-    async def twice(source: Source, api: Lent) -> str:
+    async def twice(source: Source, api: Noted) -> str:
         await source.adapter.check(api)
         instance.sandbox.clock.advance(2)
         return (await source.adapter.check(api)).account
@@ -288,25 +234,25 @@ def test_each_verb_does_what_it_says(instance: Instance) -> None:
         Write(verb="update", native_id=second, row={"favoriteColor": "teal"}),
     ]
 
-    done = instance.write(*writes)
+    done = instance.written(*writes)
 
     assert [each.state for each in done] == ["APPLIED"] * 7
     assert [each.created for each in done] == [None, None, True, False, None, None, None]
     assert done[3].native_id == done[0].native_id
-    made, changed = instance.row(done[0].native_id), instance.row(first)
+    made, changed = instance.lead(done[0].native_id), instance.lead(first)
     assert made is not None
     assert (made["firstName"], made["visitCount"]) == ("New", 7)
     assert changed is not None
     assert (changed["firstName"], changed["title"]) == ("Grace", None)
-    assert instance.row(gone) is None
-    nameless = instance.row(done[5].native_id)
+    assert instance.lead(gone) is None
+    nameless = instance.lead(done[5].native_id)
     assert nameless is not None
     assert nameless["email"] is None
-    assert (instance.row(second) or {})["favoriteColor"] == "teal"
+    assert (instance.lead(second) or {})["favoriteColor"] == "teal"
 
 
 def test_what_is_written_is_read_found_and_has_its_first_activity(instance: Instance) -> None:
-    async def work(source: Source, api: Lent) -> tuple[Any, Any]:
+    async def work(source: Source, api: Noted) -> tuple[Any, Any]:
         [made] = await source.adapter.write(api, "contact", [Write(verb="create", row={"email": "new@people.example"})])
         assert made.native_id is not None
         read = await source.read("contact", [made.native_id], fields=["email"], reading=reading())
@@ -323,11 +269,11 @@ def test_every_record_has_an_outcome_of_its_own(instance: Instance) -> None:
     known = next(
         row["email"] for row in instance.dialect.leads if row["email"] and len(instance.having(row["email"].lower())) == 1
     )
-    twins = [{**(instance.row(first) or {}), "id": id, "email": "twin@people.example"} for id in (1_600_000_001, 1_600_000_002)]
+    twins = [{**(instance.lead(first) or {}), "id": id, "email": "twin@people.example"} for id in (1_600_000_001, 1_600_000_002)]
     for row in twins:
         instance.dialect.leads.put(str(row["id"]), row)
 
-    done = instance.write(
+    done = instance.written(
         Write(verb="create", row={"email": known.upper()}),
         Write(verb="update", native_id="999999999", row={"firstName": "X"}),
         Write(verb="update", native_id=first, row={"visitCount": "many"}),
@@ -351,7 +297,7 @@ def test_one_address_never_goes_twice_in_a_request(instance: Instance) -> None:
         ("One", "same@people.example"), ("Else", "else@people.example"), ("Two", "Same@People.example"),
     )]  # fmt: skip
 
-    done = instance.write(*upserts)
+    done = instance.written(*upserts)
 
     assert [each.created for each in done] == [True, True, False]
     assert [row["firstName"] for row in instance.having("same@people.example")] == ["Two"]
@@ -373,20 +319,20 @@ def test_many_records_go_in_requests_of_three_hundred_and_below_a_megabyte(insta
     many = [Write(verb="create", row={"email": f"p{n}@people.example"}) for n in range(650)]
     fat = [Write(verb="create", row={"email": f"f{n}@people.example", "title": "x" * 20_000}) for n in range(100)]
 
-    done = instance.write(*many)
+    done = instance.written(*many)
     calls = instance.dialect.calls[LEADS_POSTED]
-    heavy = instance.write(*fat)
+    heavy = instance.written(*fat)
 
     assert {each.state for each in done + heavy} == {"APPLIED"}
     assert (calls, instance.dialect.calls[LEADS_POSTED]) == (3, 3)
-    assert [(instance.row(each.native_id) or {})["email"] for each in done] == [write.row["email"] for write in many]
+    assert [(instance.lead(each.native_id) or {})["email"] for each in done] == [write.row["email"] for write in many]
 
 
 @pytest.mark.parametrize("verb", ["create", "upsert"])
 def test_a_new_lead_whose_call_had_no_clear_answer_is_unknown_and_not_sent_again(instance: Instance, verb: Any) -> None:
     instance.broken("reset", path=LEADS_POSTED)
 
-    done = instance.write(Write(verb=verb, match="email", row={"email": "once@people.example"}))
+    done = instance.written(Write(verb=verb, match="email", row={"email": "once@people.example"}))
 
     assert [each.state for each in done] == ["UNKNOWN"]
     assert instance.dialect.calls[LEADS_POSTED] == 1
@@ -397,7 +343,7 @@ def test_an_update_is_sent_again(instance: Instance) -> None:
     first = ids(instance)[0]
     instance.broken("status", path=LEADS_POSTED, status=503, times=2)
 
-    done = instance.write(Write(verb="update", native_id=first, row={"firstName": "Grace"}))
+    done = instance.written(Write(verb="update", native_id=first, row={"firstName": "Grace"}))
 
     assert [each.state for each in done] == ["APPLIED"]
     assert instance.dialect.calls[LEADS_POSTED] == 3
@@ -407,7 +353,7 @@ def test_one_request_that_fails_leaves_the_others_as_they_are(instance: Instance
     first = ids(instance)[0]
     instance.broken("status", path="*/leads/delete.json", status=500)
 
-    done = instance.write(
+    done = instance.written(
         Write(verb="delete", native_id=first), Write(verb="create", row={"email": "new@people.example"}), seconds=3
     )
 
@@ -447,7 +393,7 @@ def test_requests_and_answers_fit_the_published_description(instance: Instance) 
     described = digest("marketo", "marketo-lead-database.swagger.json")
     first, second = ids(instance)[:2]
 
-    async def work(source: Source, api: Lent) -> list[tuple[Request, Response]]:
+    async def work(source: Source, api: Noted) -> list[tuple[Request, Response]]:
         adapter = source.adapter
         await adapter.check(api)
         await adapter.describe(api, "contact")

@@ -1,10 +1,6 @@
 """Each CRM, read and written whole while it throttles and fails: nothing lost, nothing doubled, no wait cut short."""
 
-import asyncio
-import contextlib
 import os
-import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +10,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adapters.base import Adapter, Config, Response, Scan
 from adapters.registry import ADAPTERS
 from gateway.app import WORKSPACE, Runtime
-from gateway.settings import Settings
 from model.errors import ThrottledError
-from sandbox.app import Sandbox, server
+from sandbox.app import Sandbox
 from sandbox.faults import Fault
 from sandbox.world import PRESENCE
 from sources.reading import Reading
 from sources.source import Source
 from sources.writer import Written
 from sources.writing import RecordWrite
-from tests.warp import StillServer, WarpClock, run
-from tests.world import source_settings
+from tests.warp import WarpClock, opened, run
 
 CRMS = sorted(name for name, each in ADAPTERS.items() if {"contact", "deal"} <= each.kinds.keys() and each.kinds["contact"].verbs)
 SMALL = os.environ.get("C360_SOAK") == "small"
@@ -74,29 +68,6 @@ class Watch:
         await self.app(scope, receive, watched)
 
 
-@contextlib.asynccontextmanager
-async def opened(system: str, folder: Path, clock: WarpClock) -> AsyncIterator[tuple[Source, Runtime, Sandbox, Watch]]:
-    sandbox = Sandbox(people=READ * 105 // PRESENCE[system] + 20, systems=(system,))
-    clock.jumped.append(sandbox.clock.advance)
-    watch = Watch(sandbox, sandbox, ADAPTERS[system](Config(source=system, base_url="http://127.0.0.1")))
-    serving = StillServer(server(watch).config)
-    listening = socket.create_server(("127.0.0.1", 0))
-    task = asyncio.create_task(serving.serve(sockets=[listening]))
-    while not serving.started:
-        await asyncio.sleep(0.001)
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    runtime = Runtime(Settings.model_validate({"data_dir": folder, "sources": source_settings(sandbox, address)}))
-    runtime.clock = clock
-    await runtime.start()
-    try:
-        [source] = runtime.registry.of(WORKSPACE)
-        yield source, runtime, sandbox, watch
-    finally:
-        await runtime.stop()
-        serving.stop()
-        await task
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("system", CRMS)
 def test_a_crm_that_throttles_and_fails_loses_and_doubles_nothing(system: str, tmp_path: Path) -> None:
@@ -105,7 +76,16 @@ def test_a_crm_that_throttles_and_fails_loses_and_doubles_nothing(system: str, t
 
 
 async def soak(system: str, folder: Path, clock: WarpClock) -> None:
-    async with opened(system, folder, clock) as (source, runtime, sandbox, watch):
+    adapter = ADAPTERS[system](Config(source=system, base_url="http://127.0.0.1"))
+    watched: list[Watch] = []
+
+    def before(sandbox: Sandbox) -> Watch:
+        watched.append(Watch(sandbox, sandbox, adapter))
+        return watched[0]
+
+    people = READ * 105 // PRESENCE[system] + 20
+    async with opened(system, folder, clock, people=people, before=before) as (source, runtime, sandbox):
+        [watch] = watched
         await source.check(reading(clock))
         for fault in FAULTS:
             sandbox.faults.add(fault)

@@ -1,43 +1,15 @@
 """What became of writes whose answers were lost: told truly, and sent again only when that doubles nothing."""
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from gateway.app import WORKSPACE, Runtime
 from gateway.settings import Settings
-from sandbox.app import Sandbox, server
 from sandbox.faults import Fault
 from sources.reading import Reading
 from sources.source import Source
 from sources.writer import SETTLED, Writer, Written
 from sources.writing import RecordWrite
-from tests.warp import WarpClock
-from tests.world import source_settings
-
-
-@contextlib.asynccontextmanager
-async def opened(system: str, folder: Path, clock: WarpClock) -> AsyncIterator[tuple[Source, Writer, Sandbox]]:
-    sandbox = Sandbox(people=30, systems=(system,))
-    clock.jumped.append(sandbox.clock.advance)
-    serving = server(sandbox)
-    listening = socket.create_server(("127.0.0.1", 0))
-    task = asyncio.create_task(serving.serve(sockets=[listening]))
-    while not serving.started:
-        await asyncio.sleep(0.001)
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    runtime = Runtime(Settings.model_validate({"data_dir": folder, "sources": source_settings(sandbox, address)}))
-    runtime.clock = clock
-    await runtime.start()
-    try:
-        [source] = runtime.registry.of(WORKSPACE)
-        yield source, runtime.writer(WORKSPACE), sandbox
-    finally:
-        await runtime.stop()
-        serving.should_exit = True
-        await task
+from tests.warp import WarpClock, opened
 
 
 def deal(name: str, **more: object) -> RecordWrite:
@@ -51,7 +23,8 @@ async def once(writer: Writer, source: Source, clock: WarpClock, key: str, write
 
 async def test_a_create_with_custom_fields_is_found_again(tmp_path: Path) -> None:
     clock = WarpClock()
-    async with opened("hubspot", tmp_path, clock) as (source, writer, sandbox):
+    async with opened("hubspot", tmp_path, clock, people=30) as (source, runtime, sandbox):
+        writer = runtime.writer(WORKSPACE)
         before = sandbox.dialects["hubspot"].live("deal")
         sandbox.faults.add(Fault(system="*", fault="truncate", path="POST*deals/batch/create", times=1))
 
@@ -65,7 +38,8 @@ async def test_a_create_with_custom_fields_is_found_again(tmp_path: Path) -> Non
 
 async def test_what_is_sent_again_has_its_time_to_appear_again(tmp_path: Path) -> None:
     clock = WarpClock()
-    async with opened("hubspot", tmp_path, clock) as (source, writer, sandbox):
+    async with opened("hubspot", tmp_path, clock, people=30) as (source, runtime, sandbox):
+        writer = runtime.writer(WORKSPACE)
         lost = Fault(system="*", fault="status", status=502, path="POST*deals/batch/create", times=2)
         sandbox.faults.add(lost)  # carried out or not: who sees a 502 cannot know
 
@@ -85,7 +59,8 @@ async def test_what_is_sent_again_has_its_time_to_appear_again(tmp_path: Path) -
 
 async def test_a_tie_that_was_not_made_is_not_told_as_made(tmp_path: Path) -> None:
     clock = WarpClock()
-    async with opened("salesforce", tmp_path, clock) as (source, writer, sandbox):
+    async with opened("salesforce", tmp_path, clock, people=30) as (source, runtime, sandbox):
+        writer = runtime.writer(WORKSPACE)
         table = sandbox.dialects["salesforce"].tables
         deal_id = str(next(iter(table["deal"]))["Id"])
         accounts = [str(each["Id"]) for each in table["account"]]
@@ -105,21 +80,23 @@ async def test_a_tie_that_was_not_made_is_not_told_as_made(tmp_path: Path) -> No
 
 async def test_what_was_not_looked_through_is_not_sent_again(tmp_path: Path) -> None:
     clock = WarpClock()
-    async with opened("hubspot", tmp_path, clock) as (source, writer, sandbox):
+    async with opened("hubspot", tmp_path, clock, people=30) as (source, runtime, sandbox):
+        writer = runtime.writer(WORKSPACE)
         sandbox.faults.add(Fault(system="*", fault="truncate", path="POST*deals/batch/create", times=1))
         sandbox.faults.add(Fault(system="*", fault="status", path="POST*deals/search"))
         first = await once(writer, source, clock, "k", deal("Early"))
         sandbox.faults.clear()
         made = sandbox.dialects["hubspot"].live("deal")
         clock.jump(SETTLED)
-        later = {f"{n}": deal(f"Later {n}") for n in range(600)}
+        # More than are looked through with the last page and those that tie with its end (a batch shares its millisecond).
+        later = {f"{n}": deal(f"Later {n}") for n in range(1000)}
         done = await writer.once(source, "deal", "later", "digest", later, Reading(deadline=clock.monotonic() + 60, lane="write"))
         clock.jump(SETTLED)
 
         again = await once(writer, source, clock, "k", deal("Early"))
 
         assert {each.state for each in done.values()} == {"APPLIED"}
-        assert sandbox.dialects["hubspot"].live("deal") == made + 600
+        assert sandbox.dialects["hubspot"].live("deal") == made + 1000
         assert (first.state, again.state) == ("UNKNOWN", "UNKNOWN")
 
 
