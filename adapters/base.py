@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeVar
 
+from adapters.changes import Changes, Delivery, Feed, Heard, Push, Watch
 from adapters.wire import Api, Request, Response, answer_or_none, code_in, undocumented
 from adapters.writing import Outcome, Write, WriteVerb
 from credentials.schemes import Auth, Basic, Login, OAuth, OAuth1, Token
@@ -80,6 +81,7 @@ class KindFacts:
             them in its own way.
         if_version: the system itself compares versions before it writes.
         lag: seconds in which `find` and `scan` may not show yet what was written; `read` always does.
+        feed: what `changes` can tell of this kind; None: nothing, so only a listing of everything finds what changed.
     """
 
     object: str
@@ -98,6 +100,7 @@ class KindFacts:
     links: Mapping[Kind, str | None] = field(default_factory=dict)
     if_version: bool = False
     lag: float = 0.0
+    feed: Feed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +237,7 @@ class Adapter:
     evidence: ClassVar[str] = "E0"  # the highest level that a test shows, see docs/systems.md
     shown_by: ClassVar[str] = ""  # that test
     live: ClassVar[Live] = Live()
+    push: ClassVar[Push | None] = None  # how the system sends webhooks; None: it does not
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -295,6 +299,49 @@ class Adapter:
         """
         raise UnsupportedError(f"{self.name} does not write {kind}")
 
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        """Return what changed since `cursor`, made and edited and, where the kind's `Feed` says so, deleted and merged records.
+
+        Args:
+            cursor: of the answer before; None: begin with what changes from now on. A system that can only begin by listing everything
+                gives all of it as changes.
+            fields: native paths wanted in rows that it brings.
+            now: by our clock, which may be off.
+
+        Raises:
+            CursorExpiredError: the system has forgotten where that was: begin anew, and look for what is missing.
+        """
+        raise UnsupportedError(f"{self.name} does not tell what {kind} records changed")
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        """Prove a webhook and read it; asks the system nothing.
+
+        Args:
+            secrets: any of them may be the right one; the current ones first. During a rotation there are two.
+
+        Raises:
+            SignatureError: it is not proved, or too old.
+            ProtocolError: it is proved, and cannot be understood.
+        """
+        raise UnsupportedError(f"{cls.name} sends no webhooks")
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        """Make the system send changes of every kind in `push.kinds` to `url`; return the subscriptions there are now.
+
+        Those that are there already and good are kept, those that end soon or were switched off are renewed: this is called again and again.
+
+        Args:
+            secret: what deliveries are to be proved with where `push.secret` is "ours".
+        """
+        raise UnsupportedError(f"{self.name} takes no subscriptions")
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        """End every subscription to `url`; return how many there were."""
+        raise UnsupportedError(f"{self.name} takes no subscriptions")
+
     async def objects(self, api: Api) -> list[ObjectType]:
         """Return the account's custom objects with their fields, [] where it has none."""
         raise UnsupportedError(f"{self.name} has no custom objects")
@@ -332,6 +379,6 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 __all__ = [
-    "Adapter", "Api", "Auth", "Basic", "Checked", "Config", "CustomPage", "FindKey", "KindFacts", "Learned", "Live", "Login", "OAuth", "OAuth1",
-    "OrderField", "Outcome", "Page", "Position", "Related", "Request", "Response", "Scan", "Token", "Window", "Write", "answer_or_none", "batches", "code_in", "undocumented",
+    "Adapter", "Api", "Auth", "Basic", "Changes", "Checked", "Config", "CustomPage", "Delivery", "Feed", "FindKey", "Heard", "KindFacts", "Learned", "Live", "Login", "OAuth", "OAuth1",
+    "OrderField", "Outcome", "Page", "Position", "Push", "Related", "Request", "Response", "Scan", "Token", "Watch", "Window", "Write", "answer_or_none", "batches", "code_in", "undocumented",
 ]  # fmt: skip

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import orjson
 
 from model.errors import ProtocolError, RejectedError, SourceError
-from model.records import Kind, ObjectType
+from model.records import Kind, ObjectType, Row
 
 # One word, or a few of a title such as "Member In Compliance State"; 0x80040217; 1005.
 _CODE = re.compile(r"[A-Za-z][\w.:']*( [A-Za-z][\w.:']*){0,5}|0x[0-9a-fA-F]{1,8}|[0-9]{1,5}", re.ASCII)
@@ -107,6 +108,13 @@ class Api(Protocol):
 
     async def described(self, kind: Kind) -> ObjectType:
         """Return the cached result of the adapter's own `describe(kind)`."""
+
+    def place(self, kind: Kind, row: Row) -> tuple[str, datetime | None, datetime | None]:
+        """Return a row's native id, and when it was created and updated, by the source's mapping.
+
+        Raises:
+            MappingError: not even these can be read.
+        """
 
 
 async def answer_or_none(api: Api, request: Request) -> Response | None:

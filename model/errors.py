@@ -4,11 +4,14 @@ C360Error                       .code is stable and one of the graph's ErrorCode
 ├── ConfigurationError          stop, say which key, let the operator fix it
 ├── RequestError                tell the caller
 │   ├── InvalidRequestError     VALIDATION
+│   │   └── ExpiredEventError   CURSOR_EXPIRED: events since then are not kept any more
 │   ├── NotFoundError           NOT_FOUND
 │   ├── ConflictError           CONFLICT
 │   ├── CallerForbiddenError    FORBIDDEN
 │   ├── CallerUnknownError      UNAUTHENTICATED
 │   └── CostExceededError       COST_EXCEEDED
+├── SignatureError              UNAUTHENTICATED: a webhook that nobody can have sent who may
+├── SlowSubscriberError         SLOW_SUBSCRIBER: cut off, may resume
 ├── MappingError                isolate the record, name the field
 └── SourceError                 one system failed: data in `sources[]`, not a lost answer
     ├── RetriableError          may be sent again when safe; `retry_after` in seconds
@@ -24,6 +27,7 @@ C360Error                       .code is stable and one of the graph's ErrorCode
     ├── RejectedError           VALIDATION: the system refused what we asked; NOT_FOUND when it has no such thing (404)
     │   ├── DuplicateError      DUPLICATE: it has another record with this key
     │   └── StaleVersionError   STALE_VERSION: the record changed since the version that was named
+    ├── CursorExpiredError      UPSTREAM: it has forgotten where its change feed was left
     ├── UnsupportedError        UNSUPPORTED: the system has no such thing
     └── ProtocolError           UPSTREAM: it answered off its documents (HTML, broken JSON)
 """
@@ -33,7 +37,7 @@ from typing import ClassVar, Literal, get_args
 ErrorCode = Literal[
     "VALIDATION", "NOT_FOUND", "CONFLICT", "DUPLICATE", "STALE_VERSION", "UNAUTHENTICATED", "FORBIDDEN",
     "RATE_LIMITED", "QUOTA_EXHAUSTED", "TIMEOUT", "NETWORK", "UPSTREAM", "UNSUPPORTED", "MAPPING",
-    "COST_EXCEEDED", "INTERNAL",
+    "COST_EXCEEDED", "INTERNAL", "CURSOR_EXPIRED", "SLOW_SUBSCRIBER",
 ]  # fmt: skip
 ERROR_CODES: tuple[ErrorCode, ...] = get_args(ErrorCode)
 
@@ -210,3 +214,33 @@ class UnsupportedError(SourceError):
 
 class ProtocolError(SourceError):
     code: ClassVar[ErrorCode] = "UPSTREAM"
+
+
+class CursorExpiredError(SourceError):
+    """The system has forgotten where its change feed was left: begin anew, and look for what is missing."""
+
+
+class SignatureError(C360Error):
+    """A webhook is not proved to come from who it says."""
+
+    code: ClassVar[ErrorCode] = "UNAUTHENTICATED"
+
+
+class ExpiredEventError(InvalidRequestError):
+    """Events since then are not kept any more: read anew, and follow from now on."""
+
+    code: ClassVar[ErrorCode] = "CURSOR_EXPIRED"
+
+
+class SlowSubscriberError(C360Error):
+    """A subscriber did not take its events in time and is cut off.
+
+    Attributes:
+        resume_from: the number of the last event it was given.
+    """
+
+    code: ClassVar[ErrorCode] = "SLOW_SUBSCRIBER"
+
+    def __init__(self, message: str, *, resume_from: int) -> None:
+        super().__init__(message)
+        self.resume_from = resume_from

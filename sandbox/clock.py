@@ -1,6 +1,8 @@
 """The sandbox's own time: quota windows, token lives and schedules move with it, without waiting."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 
@@ -19,3 +21,12 @@ class SandboxClock:
 
     def advance(self, seconds: float) -> None:
         self._ahead += seconds
+
+    @contextmanager
+    def behind(self, seconds: float) -> Iterator[None]:
+        """Let what is done meanwhile bear a time of `seconds` ago, as a transaction does that is committed late."""
+        self._ahead -= seconds
+        try:
+            yield
+        finally:
+            self._ahead += seconds

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -77,11 +78,22 @@ def control_routes(world: World, clock: SandboxClock, faults: Faults, dialects: 
         kind, native_id = request.path_params["kind"], request.path_params["id"]
         if dialect is None or kind not in dialect.tables:
             return _refused("no such system or kind", status=404)
-        if request.method == "DELETE":
-            return Response(status_code=204) if dialect.delete(kind, native_id) else _refused("no such record", status=404)
-        fields = await request.json()
-        row = dialect.change(kind, native_id, fields)
+        fields = {} if request.method == "DELETE" else await request.json()
+        late = faults.strikes(dialect.name, f"{request.method} /{kind}", only="late_commit")
+        with clock.behind(late.seconds if late is not None else 0.0):
+            if request.method == "DELETE":
+                return Response(status_code=204) if dialect.delete(kind, native_id) else _refused("no such record", status=404)
+            row = dialect.change(kind, native_id, fields)
         return json_response(row) if row is not None else _refused("no such record", status=404)
+
+    async def webhooks(_: Request) -> Response:
+        return json_response({
+            name: {
+                "subscriptions": each.subscriptions(),
+                "deliveries": [asdict(delivered) for delivered in each.outbox.log],
+            }
+            for name, each in dialects.items()
+        })  # fmt: skip
 
     return [
         Route("/calls", _guarded(calls), methods=["GET"]),
@@ -92,6 +104,7 @@ def control_routes(world: World, clock: SandboxClock, faults: Faults, dialects: 
         Route("/faults", _guarded(clear_faults), methods=["DELETE"]),
         Route("/faults/{number:int}", _guarded(remove_fault), methods=["DELETE"]),
         Route("/people", _guarded(people), methods=["GET"]),
+        Route("/webhooks", _guarded(webhooks), methods=["GET"]),
         Route("/records/{system}/{kind}/{id:path}", _guarded(change), methods=["PATCH", "DELETE"]),
     ]
 

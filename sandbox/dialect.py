@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
@@ -23,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 from sandbox.clock import SandboxClock
 from sandbox.faults import Fault, Faults, cut_off
 from sandbox.table import Row, Table
+from sandbox.webhooks import Outbox
 from sandbox.world import Person, World
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -193,6 +195,7 @@ class Dialect(ABC):
         self.calls: Counter[str] = Counter()
         self.tables: dict[str, Table[Any]] = {}
         self.tokens: Tokens | None = None
+        self.outbox: Outbox
         self.skew = 0.0  # seconds the vendor's own clock is off (fault clock_skew)
 
     # ---- what a dialect says ----
@@ -231,6 +234,16 @@ class Dialect(ABC):
     @abstractmethod
     def delete(self, kind: str, native_id: str) -> bool:
         """Delete as a user of the vendor would."""
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:  # noqa: B027 - most vendors tell nothing
+        """Hear that a row was made (no `before`), edited, or removed altogether (no `after`), by whatever way.
+
+        A dialect whose vendor sends webhooks posts them to `self.outbox` here, for the subscriptions it has; the rows are its own copies.
+        """
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        """Return the subscriptions to webhooks that there are, for /_control: at least `id`, `url` and `active`."""
+        return []
 
     def live(self, kind: str) -> int:
         """Return how many records of a kind there are, deleted ones left out."""
@@ -274,7 +287,15 @@ class Dialect(ABC):
 
     # ---- what stands around every call ----
 
+    def listen(self, faults: Faults) -> None:
+        """Hear of changes from now on, where the vendor tells of any."""
+        self.outbox = Outbox(self.name, self.clock, faults)
+        if type(self).changed is not Dialect.changed:
+            for kind, table in self.tables.items():
+                table.watcher = partial(self.changed, kind)
+
     def routes(self, faults: Faults) -> list[BaseRoute]:
+        self.listen(faults)
         return [
             *(Route(each.path, self._guarded(each, faults), methods=[each.method]) for each in self.endpoints()),
             Route("/{rest:path}", self._missing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),

@@ -23,7 +23,14 @@ FaultName = Literal[
     "revoke_token",
     "clock_skew",
     "late_answer",
+    "late_commit",
+    "webhook_delay",
+    "webhook_duplicate",
+    "webhook_reorder",
+    "webhook_drop",
 ]
+# What strikes no call: webhooks on their way out, and rows on their way in.
+NOT_CALLS = frozenset({"late_commit", "webhook_delay", "webhook_duplicate", "webhook_reorder", "webhook_drop"})
 
 
 class Fault(BaseModel):
@@ -31,8 +38,8 @@ class Fault(BaseModel):
 
     Attributes:
         path: a glob over "METHOD /path/{id}", or over the path alone; "*" is every call.
-        seconds: how long for throttle (Retry-After), latency (before the work), late_answer (after it) and hang; how far for
-            clock_skew.
+        seconds: how long for throttle (Retry-After), latency (before the work), late_answer (after it), hang, webhook_delay and
+            webhook_reorder (at most); how far for clock_skew; how far back the modified time of a late_commit lies.
         rate: share of matching calls that are struck.
         times: how often at most, None without end.
     """
@@ -70,10 +77,14 @@ class Faults:
     def listed(self) -> dict[int, dict[str, Any]]:
         return {number: rule.model_dump() for number, rule in self._rules.items()}
 
-    def strikes(self, system: str, template: str) -> Fault | None:
-        """Return the rule that strikes this call, and use up one of its times."""
+    def strikes(self, system: str, template: str, *, only: str | None = None) -> Fault | None:
+        """Return the rule that strikes this call, and use up one of its times.
+
+        Args:
+            only: the one fault looked for, of those that strike no calls.
+        """
         for number, rule in list(self._rules.items()):
-            if rule.system not in {system, "*"}:
+            if rule.system not in {system, "*"} or (rule.fault in NOT_CALLS if only is None else rule.fault != only):
                 continue
             if not fnmatchcase(template, rule.path) and not fnmatchcase(template.partition(" ")[2], rule.path):
                 continue

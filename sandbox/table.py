@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 Row = dict[str, Any]
 E = TypeVar("E")
+Watcher = Callable[[str, Row | None, Row | None], None]
 OrderKey = tuple[Any, int, str]  # (value, length of the id, id): numbers in text sort as numbers
 
 
@@ -41,6 +42,7 @@ class Table(Generic[E]):
         self._render = render
         self._fields = indexes or {}
         self._order_fields = orders or {}
+        self.watcher: Watcher | None = None  # told of each change: (native id, row before, row after), None where there is none
         self._changed: dict[str, Row] = {}  # what no longer is what its entry says
         self._indexes: dict[str, dict[Hashable, list[str]]] = {}  # of entries; asked for, then kept
         self._changed_indexes: dict[str, dict[Hashable, dict[str, None]]] = {}  # of changed rows
@@ -80,20 +82,26 @@ class Table(Generic[E]):
 
     def put(self, native_id: str, row: Row) -> None:
         """Add or replace a row. Orders and indexes that were built follow; a row costs about what a look-up costs."""
+        before = self.get(native_id) if self.watcher is not None else None
         for name in tuple(self._orders):
             self._reorder(name, native_id, row)
         for name, found in self._changed_indexes.items():
             for value in _several(self._fields[name].row(row)):
                 found.setdefault(value, {})[native_id] = None  # a value it no longer has is left behind; `having` looks again
         self._changed[native_id] = row
+        if self.watcher is not None:
+            self.watcher(native_id, before, dict(row))
 
     def remove(self, native_id: str) -> None:
         """Forget a row altogether; a soft delete is a `put` of a row that says so."""
+        before = self.get(native_id) if self.watcher is not None else None
         self._changed.pop(native_id, None)
         if self._entries.pop(native_id, None) is not None:
             self._indexes.clear()
         self._changed_indexes.clear()
         self._orders.clear()
+        if self.watcher is not None and before is not None:
+            self.watcher(native_id, before, None)
 
     def having(self, index: str, values: Iterable[Hashable]) -> list[Row]:
         """Return the rows whose indexed value (or one of its values) is among `values`, each once."""

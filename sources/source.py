@@ -455,6 +455,9 @@ class _Api:
     async def described(self, kind: Kind) -> ObjectType:
         return await self._source.described(kind, self._reading)
 
+    def place(self, kind: Kind, row: Row) -> tuple[str, datetime | None, datetime | None]:
+        return self._source._mappings[kind].place(row)  # noqa: SLF001
+
 
 def _body(request: Request) -> tuple[bytes | None, str | None]:
     """Return the body of a request and its media type."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from adapters.base import Outcome, Request, Response, Write
 from gateway.app import WORKSPACE, Runtime
 from gateway.settings import Settings
-from model.records import Kind, ObjectType
+from model.records import Kind, ObjectType, Row
 from sandbox.app import Sandbox, server
 from sandbox.dialect import Dialect
 from sandbox.faults import Fault
@@ -37,6 +38,9 @@ class Noted:
 
     async def described(self, kind: Kind) -> ObjectType:
         return await self.inner.described(kind)
+
+    def place(self, kind: Kind, row: Row) -> tuple[str, datetime | None, datetime | None]:
+        return self.inner.place(kind, row)
 
 
 @dataclass(frozen=True, slots=True)
