@@ -47,8 +47,10 @@ from sources.writer import Writer
 from store.callers import CallerRows
 from store.credentials import CredentialRows
 from store.database import Database
+from store.events import EventRows
 from store.ledger import LedgerRows
 from store.sources import SourceRows
+from sync.log import EventLog
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -92,6 +94,7 @@ class Runtime:
     ledger: LedgerRows
     index: IdentityIndex
     signer: Signer
+    events: EventLog
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -132,15 +135,19 @@ class Runtime:
             clock=self.clock,
             rng=self.rng,
         )
+        failed = self.metrics.redis_failures.labels("events").inc
+        self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
             self.registry.put(await self.opener.open(row))
 
-    async def take_over(self) -> None:
-        """End the leases of a process that is gone: the one that serves does, not a command beside it."""
+    async def serve(self) -> None:
+        """Begin what only a process that serves does, not a command beside it."""
+        await self.events.start()
+        self._closing.push_async_callback(self.events.stop)
         if not self.database.is_postgresql:
-            await self.ledger.release_all()  # only one process serves from SQLite
+            await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
 
     async def stop(self) -> None:
         for writer in self._writers.values():
@@ -177,7 +184,7 @@ class Runtime:
         settings = self.settings
         return Context(
             workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            writer=self.writer(caller.workspace), events=self.events, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
     async def identify(self, request: Request) -> Caller:
@@ -224,7 +231,7 @@ def create(settings: Settings) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await runtime.start()
-        await runtime.take_over()
+        await runtime.serve()
         try:
             yield
         finally:
