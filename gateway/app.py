@@ -60,6 +60,7 @@ from store.ledger import LedgerRows
 from store.sources import SourceRows
 from sync.applying import Applier
 from sync.feeds import Feeds
+from sync.health import HealthBook
 from sync.hooks import App, Hooks
 from sync.intake import Intake
 from sync.log import EventLog
@@ -111,6 +112,7 @@ class Runtime:
     intake: Intake
     hooks: Hooks
     feeds: Feeds
+    health: HealthBook
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -181,6 +183,7 @@ class Runtime:
             told_anyway=self._told_anyway, begun=lambda source, kind: None, lost=lambda source, kind: None,
             count=lambda system, outcome: self.metrics.feeds.labels(system, outcome).inc(),
         )  # fmt: skip
+        self.health = HealthBook(self.hooks, self.feeds, self.inbox)
 
     def _told_anyway(self, source: Source, kind: Kind) -> bool:
         push, row = source.adapter.push, self.hooks.state(source.id)
@@ -218,7 +221,8 @@ class Runtime:
         """Return the one writer of a workspace."""
         if workspace not in self._writers:
             owner = f"{self.rng.getrandbits(64):016x}"
-            self._writers[workspace] = Writer(self.ledger, workspace=workspace, owner=owner, clock=self.clock)
+            wrote = self.intake.written if self.settings.follow else None
+            self._writers[workspace] = Writer(self.ledger, workspace=workspace, owner=owner, clock=self.clock, wrote=wrote)
         return self._writers[workspace]
 
     async def connect(self, said: SourceSettings, *, rank: int) -> None:
@@ -244,7 +248,7 @@ class Runtime:
         settings = self.settings
         return Context(
             workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), events=self.events, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            writer=self.writer(caller.workspace), events=self.events, health=self.health, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
     async def identify(self, request: Request) -> Caller:

@@ -34,6 +34,7 @@ _ROTATION = timedelta(hours=24)  # for which an older secret is good besides
 _WAIT = 30.0  # seconds for looking after one source
 _SOON = 5.0  # seconds between two looks at what is due
 _SECRETS = 20
+_NOTED = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,14 @@ class Hooks:
             for source in sources
             for hint in said.hints
         ])  # fmt: skip
+        await self._note(app, delivery.at)
         return said
+
+    async def _note(self, app: str, now: datetime) -> None:
+        """Write down that an app was heard of: seldom, a delivery shall cost one commit."""
+        if (row := self._known.get(app)) is not None and (row.heard_at is None or now - row.heard_at > _NOTED):
+            self._known[app] = msgspec.structs.replace(row, heard_at=now)
+            await self._rows.heard(self._workspace, app, now=now)
 
     def _served(self, app: str) -> tuple[str | None, list[Source]]:
         sources = self._registry.of(self._workspace)
