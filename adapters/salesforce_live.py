@@ -8,7 +8,7 @@ The template for an administrator, one flow for each of Contact, Lead, Account a
 1. A custom header `X-Webhook-Secret` with our secret, in an external credential; a named credential with our address.
 2. A record-triggered flow, "a record is created or updated", with the asynchronous path "run asynchronously".
 3. There an HTTP callout by POST with the body
-   {"object": "Contact", "id": {!$Record.Id}, "changedAt": {!$Record.SystemModstamp}}
+   {"object": "Contact", "id": {!$Record.Id}, "changedAt": {!$Record.SystemModstamp}, "run": {!$Flow.InterviewGuid}}
 
 A flow that is triggered by a delete has no asynchronous path and thus no callout: deleted and merged records are told by the feed.
 A callout that fails is not repeated, so what it would have told is told by the feed as well.
@@ -54,7 +54,7 @@ class _Place(msgspec.Struct, frozen=True):
 async def changes(whole: Adapter, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
     """Return what was made, edited, deleted and merged, by one query for each 2,000 rows.
 
-    getDeleted would add calls, and only those that were taken out of the bin since the last pass.
+    getDeleted would cost further calls, and would add only what was deleted and taken out of the bin between two passes.
 
     Args:
         whole: the adapter, whose `scan` shows what is in the recycle bin.
@@ -77,7 +77,7 @@ def _told(change: Change) -> Change:
 
 
 def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
-    """Prove a flow's callout by its secret header, and read which record it is about. Of the body, object, id and time are used."""
+    """Prove a flow's callout by its secret header, and read which record it is about. Nothing but object, id, time and run is used."""
     said = delivery.headers.get("x-webhook-secret", "")
     if not said or not matches(said, *secrets):
         raise SignatureError("salesforce: a callout without the right secret")
@@ -100,7 +100,8 @@ def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
     if not aware:
         raise ProtocolError("salesforce: a callout without the time of its change")
     change = Change(kind=kind, native_id=_whole(id), at=at)
-    return Heard(hints=[Hint(id=digest_of(kind, change.native_id, at.timestamp()), change=change)])
+    # Two edits within a second have one time; each has a run of its own.
+    return Heard(hints=[Hint(id=digest_of(kind, change.native_id, at.timestamp(), body.get("run")), change=change)])
 
 
 def _whole(id: str) -> str:

@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -20,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from model.keys import normal_phone
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
+from sandbox.faults import Faults
 from sandbox.salesforce_answers import VERSION, Refusal, error, millis, sf_id, spelled
 from sandbox.salesforce_fields import (
     DESCRIBED_AT,
@@ -35,6 +37,7 @@ from sandbox.salesforce_fields import (
     described,
     listed,
 )
+from sandbox.salesforce_flows import Flows
 from sandbox.salesforce_graph import Graphs
 from sandbox.salesforce_queries import Queries
 from sandbox.salesforce_writing import Writing
@@ -96,6 +99,7 @@ class Salesforce(Dialect):
         self.hidden: set[str] = set()  # see Queries
         self._queries = Queries(self._by_object, self.hidden)
         self._writing = Writing(clock, self._by_object)
+        self._flows = Flows()
 
     # ---- surroundings ----
 
@@ -176,6 +180,31 @@ class Salesforce(Dialect):
         if row is None or row.get("IsDeleted"):
             return False
         return self.change(kind, native_id, {"IsDeleted": True}) is not None
+
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge two contacts, leads or accounts as a user would; the REST API has no call for it."""
+        rows = [self.tables[kind].get(id) for id in (winner, loser)]
+        if kind not in {"contact", "lead", "account"} or winner == loser or any(not row or row["IsDeleted"] for row in rows):
+            return False
+        self._writing.merge(self.objects[kind], *(row for row in rows if row))
+        return True
+
+    # ---- flows ----
+
+    def hook(self, url: str, secret: str) -> None:
+        """Let an administrator make flows that call this address, with the secret in `X-Webhook-Secret`."""
+        self._flows.add(url, secret)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._flows.listed()
+
+    def listen(self, faults: Faults) -> None:
+        super().listen(faults)
+        self._flows.outbox = self.outbox
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if after is not None:
+            self._writing.after_commit(partial(self._flows.saved, self.objects[kind], after))
 
     # ---- OAuth ----
 

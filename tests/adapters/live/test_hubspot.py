@@ -376,7 +376,7 @@ def test_a_change_that_is_committed_late_is_told(portal: System) -> None:
     _, cursor = follow(portal, cursor)
 
     portal.sandbox.faults.add(Fault(system="hubspot", fault="late_commit", seconds=90.0, times=1))
-    # 60 s pass with each run, so the change before lies 120 s back and this one's time a little later.
+    # The pass took 66 s, so its time lies before that of the change that was seen.
     httpx.patch(f"{portal.address}/_control/records/hubspot/contact/{late}", json={"firstname": "Late"}).raise_for_status()
     changes, _ = follow(portal, cursor)
 
