@@ -27,6 +27,7 @@ from gateway.settings import Settings, load, parse_sources
 from model.errors import C360Error, ConfigurationError
 from schema.graph import sdl
 from sources.reading import Reading
+from sync.feeds import bound
 from telemetry.logging import configure
 
 DRAIN = 30  # seconds that requests under way are given when the process is told to stop
@@ -241,6 +242,41 @@ def sources_remove(id: str) -> None:
     """Forget a source and its credentials."""
     if not _with(lambda runtime: runtime.source_rows.remove(WORKSPACE, id)):
         _stop(f"there is no source {id!r}")
+
+
+@app.command()
+def watch(
+    source: Annotated[str | None, typer.Argument(help="One source; default all.")] = None,
+    rotate: Annotated[bool, typer.Option("--rotate", help="With a new secret; the one before it stays good for a day.")] = False,
+    end: Annotated[bool, typer.Option("--end", help="End the subscriptions.")] = False,
+    show_secret: Annotated[bool, typer.Option("--show-secret", help="For systems where an administrator enters it.")] = False,
+) -> None:
+    """Subscribe to what systems tell by themselves, and show how each is told of."""
+
+    async def look(runtime: Runtime) -> list[str]:
+        await runtime.hooks.start(watching=False)
+        chosen = [each for each in runtime.registry.of(WORKSPACE) if source is None or each.id == source]
+        if not chosen:
+            raise ConfigurationError(f"there is no source {source!r}")
+        lines = [f"{'source':<16} {'webhooks':<9} {'subscriptions':<13} {'bound':<7} address"]
+        for each in chosen:
+            if each.adapter.push is None:
+                lines.append(f"{each.id:<16} {'none':<9} {'-':<13} {bound(each):<5.0f} s -")
+                continue
+            if end:
+                await runtime.hooks.end(each)
+            else:
+                await runtime.hooks.look_after(each, rotate=rotate)
+            now = runtime.health.webhooks(each)
+            if now is None:
+                continue
+            told = f"{now.address or 'set public_url'}{f' ({now.reason})' if now.reason else ''}"
+            lines.append(f"{each.id:<16} {now.state:<9} {now.subscriptions:<13} {bound(each):<5.0f} s {told}")
+            if show_secret and (secret := runtime.hooks.secret(each)) is not None:
+                lines.append(f"{'':<16} secret {secret}")
+        return lines
+
+    print("\n".join(_with(look)))
 
 
 async def _checked(runtime: Runtime, id: str) -> str:
