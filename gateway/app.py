@@ -62,6 +62,7 @@ from store.sources import SourceRows
 from store.versions import VersionRows
 from sync.applying import Applier
 from sync.engine import Engine, Place
+from sync.erasure import Erasure
 from sync.feeds import Feeds
 from sync.health import HealthBook
 from sync.hooks import App, Hooks
@@ -172,6 +173,7 @@ class Runtime:
         self.inbox, letters = InboxRows(self.database), DeadLetterRows(self.database)
         self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
         applier = Applier(self.database, self.index, key=self.vault.derive("marks"), clock=self.clock)
+        self.erasure = Erasure(self.database, self.index, self.vault, self.registry)
         self.intake = Intake(
             self.inbox, applier, self.events, letters, self.registry, owner=owner, clock=self.clock, rng=self.rng,
             count=lambda outcome, many, origin: self.metrics.changes.labels(outcome, origin).inc(many), erase=self._erase,
@@ -206,7 +208,7 @@ class Runtime:
         return known[1].client_secret if known is not None else ""
 
     async def _erase(self, workspace: str, ref: Ref) -> None:
-        raise NotImplementedError
+        await self.erasure.records(workspace, [ref])
 
     async def serve(self) -> None:
         """Begin what only a process that serves does, not a command beside it."""

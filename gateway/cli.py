@@ -245,6 +245,13 @@ def sources_remove(id: str) -> None:
 
 
 @app.command()
+def erase(customer: Annotated[str, typer.Argument(help="The customer's id.")]) -> None:
+    """Erase what is kept here about a customer: identity, events, what waits, caches. Their systems are left as they are."""
+    many = _with(lambda runtime: runtime.erasure.customer(WORKSPACE, customer))
+    print(f"erased: {many} record{'' if many == 1 else 's'}")
+
+
+@app.command()
 def watch(
     source: Annotated[str | None, typer.Argument(help="One source; default all.")] = None,
     rotate: Annotated[bool, typer.Option("--rotate", help="With a new secret; the one before it stays good for a day.")] = False,

@@ -358,6 +358,11 @@ class Source:
         records, _ = await self._records(kind, list(brought.values()), [entry] * len(brought), reading)
         return said, {id: record for id, record in zip(brought, records, strict=True) if record is not None}
 
+    async def forget(self) -> None:
+        """Forget every row that is cached: nothing of a person who is to be erased may be shown again."""
+        for verb in ("r\x1f", "p\x1f", "f.", "l."):
+            await self._cache.drop(self._key(verb))
+
     async def watch(self, url: str, secret: str, reading: Reading) -> list[Watch]:
         """Make the system send its changes to `url`, see `Adapter.watch`."""
         return await self.adapter.watch(_Api(self, reading), url, secret)

@@ -208,7 +208,8 @@ def _launch(engine: Engine) -> None:
             said: dict[str, Any] = {"since": since}
             while not said.get("done"):
                 said = dict(compare(source, kind, said))  # type: ignore[call-overload]
-            return int(gone(source, kind, said))  # type: ignore[call-overload]
+            drift: Any = gone(source, kind, said)
+            return int(drift)
 
         _backfill = DBOS.workflow(name="backfill")(backfill)
         _reconcile = DBOS.workflow(name="reconcile")(reconcile)
