@@ -7,6 +7,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -58,16 +59,20 @@ from store.hooks import HookRows
 from store.inbox import InboxRows
 from store.ledger import LedgerRows
 from store.sources import SourceRows
+from store.versions import VersionRows
 from sync.applying import Applier
+from sync.engine import Engine, Place
 from sync.feeds import Feeds
 from sync.health import HealthBook
 from sync.hooks import App, Hooks
 from sync.intake import Intake
+from sync.listing import Listing
 from sync.log import EventLog
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 WORKSPACE = "default"
+GRACE = 3.0  # seconds after the start, and between two looks at what is to be listed
 KEYS_KEPT = timedelta(days=30)  # idempotency keys; which deal an order became is kept for good
 EXAMPLES = (
     (
@@ -178,10 +183,17 @@ class Runtime:
             account=lambda source, account: self.source_rows.set_account(source.workspace, source.id, account), clock=self.clock,
             keep=self.intake.accept, refused=lambda why: self.metrics.webhooks.labels(why).inc(),
         )  # fmt: skip
+        self.cursors = CursorRows(self.database)
+        self.listing = Listing(
+            self.cursors, VersionRows(self.database), self.intake, self.registry, workspace=WORKSPACE, clock=self.clock
+        )
+        url = settings.database()
+        place = Place(url=url) if self.database.is_postgresql else Place(file=Path(f"{url.removeprefix('sqlite:///')}-engine"))
+        executor = owner if self.database.is_postgresql else "embedded"
+        self.engine = Engine(place, self.listing, self.ledger, executor=executor, clock=self.clock)
         self.feeds = Feeds(
-            CursorRows(self.database), self.intake, self.ledger, self.registry, workspace=WORKSPACE, owner=owner, clock=self.clock,
-            told_anyway=self._told_anyway, begun=lambda source, kind: None, lost=lambda source, kind: None,
-            count=lambda system, outcome: self.metrics.feeds.labels(system, outcome).inc(),
+            self.cursors, self.intake, self.ledger, self.registry, workspace=WORKSPACE, owner=owner, clock=self.clock,
+            told_anyway=self._told_anyway, count=lambda system, outcome: self.metrics.feeds.labels(system, outcome).inc(),
         )  # fmt: skip
         self.health = HealthBook(self.hooks, self.feeds, self.inbox)
 
@@ -207,10 +219,24 @@ class Runtime:
         self.intake.start()
         self._closing.push_async_callback(self.intake.stop)
         if self.settings.follow:
-            self.feeds.start()
-            self._closing.push_async_callback(self.feeds.stop)
+            working = asyncio.create_task(self._long_work())
+            self._closing.push_async_callback(self.engine.stop)
+            self._closing.push_async_callback(_ended, working)
         if not self.database.is_postgresql:
             await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
+
+    async def _long_work(self) -> None:
+        """Ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""
+        await asyncio.sleep(GRACE)
+        self.feeds.start()
+        self._closing.push_async_callback(self.feeds.stop)
+        while True:
+            await asyncio.sleep(GRACE)
+            try:
+                await self.engine.start()
+                await self.engine.begin_what_is_due(list(self.feeds.known.values()))
+            except Exception as error:  # noqa: BLE001 - the store or the engine in trouble: look again
+                log.warning("long work cannot be begun", extra={"error.type": type(error).__name__})
 
     async def stop(self) -> None:
         for writer in self._writers.values():
@@ -326,6 +352,11 @@ def create(settings: Settings) -> Starlette:
     app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)
     app.state.runtime = runtime
     return app
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _unauthenticated(_: Request, error: Exception) -> Response:

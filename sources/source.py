@@ -238,16 +238,23 @@ class Source:
 
         [entry], state = await self._through_cache("p", kind, [page], fields, reading, ask)
         records, lost = await self._records(kind, entry.rows, [entry] * len(entry.rows), reading)
-        rows: list[tuple[Position, Record | None]] = []
-        for row, record in zip(entry.rows, records, strict=True):
+        walked = Walked(rows=self._placed(kind, scan.order, entry.rows, records), end=entry.end)
+        return self._answer(walked, [entry], state, lost)
+
+    def _placed(
+        self, kind: Kind, order: OrderField, rows: Sequence[Row | None], records: Sequence[Record | None]
+    ) -> list[tuple[Position, Record | None]]:
+        """Return each record with its place; a row that has none is left out."""
+        placed: list[tuple[Position, Record | None]] = []
+        for row, record in zip(rows, records, strict=True):
             try:
                 native_id, created, updated = self._mappings[kind].place(row or {})
             except MappingError:
                 continue
-            at = created if scan.order == "created" else updated
+            at = created if order == "created" else updated
             if at is not None:
-                rows.append((Position.of(at, native_id), record))
-        return self._answer(Walked(rows=rows, end=entry.end), [entry], state, lost)
+                placed.append((Position.of(at, native_id), record))
+        return placed
 
     async def custom_values(self, record: Record, keys: Sequence[str] | None, reading: Reading) -> list[CustomValue]:
         """Return the custom fields of a record under their stable names, all of them when `keys` is None.
@@ -326,7 +333,16 @@ class Source:
 
     async def whole(self, kind: Kind, ids: Sequence[str], reading: Reading) -> dict[str, Record | None]:
         """Return records by native id with every field, custom ones too, as their system has them now."""
-        return (await self.read(kind, ids, fields=await self._everything(kind, reading), reading=reading)).value
+        return (await self.read(kind, ids, fields=await self._all_fields(kind, reading), reading=reading)).value
+
+    async def everything(self, kind: Kind, scan: Scan, reading: Reading) -> Walked:
+        """Return the next page of a kind, each record whole and as its system has it now; nothing of it is kept."""
+        paths = sorted(await self._paths(kind, await self._all_fields(kind, reading), reading))
+        began = self._now()
+        page = await self.adapter.scan(_Api(self, reading), kind, replace(scan, fields=paths))
+        entry = msgspec.structs.replace(self._entry([], paths), at=began)
+        records, _ = await self._records(kind, page.rows, [entry] * len(page.rows), reading)
+        return Walked(rows=self._placed(kind, scan.order, page.rows, records), end=page.end)
 
     async def changes(self, kind: Kind, cursor: str | None, reading: Reading) -> tuple[Changes, dict[str, Record]]:
         """Return what the system's feed tells since `cursor`, and the records that it brought, whole.
@@ -334,7 +350,7 @@ class Source:
         Raises:
             CursorExpiredError: begin anew.
         """
-        paths = sorted(await self._paths(kind, await self._everything(kind, reading), reading))
+        paths = sorted(await self._paths(kind, await self._all_fields(kind, reading), reading))
         began = self._now()
         said = await self.adapter.changes(_Api(self, reading), kind, cursor, paths, now=self._clock.now())
         brought = {change.native_id: change.row for change in said.changes if change.row is not None}
@@ -349,7 +365,7 @@ class Source:
     async def unwatch(self, url: str, reading: Reading) -> int:
         return await self.adapter.unwatch(_Api(self, reading), url)
 
-    async def _everything(self, kind: Kind, reading: Reading) -> tuple[str, ...]:
+    async def _all_fields(self, kind: Kind, reading: Reading) -> tuple[str, ...]:
         names = tuple(self._mappings[kind].targets)
         try:
             await self.described(kind, reading)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import and_, delete, insert, select, tuple_
+from sqlalchemy import and_, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from model.records import Ref
@@ -34,17 +34,28 @@ class VersionRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ids(self, workspace: str, source: str, kind: str, *, after: str = "", limit: int = 5000) -> list[str]:
-        """Return native ids of live records that are known, in their order as text, from `after` on."""
-        query = (
-            select(versions.c.native_id)
-            .where(versions.c.workspace == workspace, versions.c.source == source, versions.c.kind == kind, ~versions.c.gone)
-            .where(versions.c.native_id > after)
-            .order_by(versions.c.native_id)
-            .limit(limit)
-        )
+    async def count(self, workspace: str, source: str, kind: str) -> int:
+        """Return how many live records are known."""
+        live = (versions.c.workspace == workspace, versions.c.source == source, versions.c.kind == kind, ~versions.c.gone)
         async with self._database.read() as connection:
-            return list((await connection.execute(query)).scalars())
+            return int((await connection.execute(select(func.count()).select_from(versions).where(*live))).scalar_one())
+
+    async def seen(self, workspace: str, refs: Sequence[Ref], *, at: datetime) -> None:
+        """Enter that a listing showed these records."""
+        async with self._database.write() as connection:
+            for some in _chunks(sorted(set(refs))):
+                one = update(versions).where(versions.c.workspace == workspace, _among(some))
+                await connection.execute(one.values(seen_at=at))
+
+    async def unseen(self, workspace: str, source: str, kind: str, *, since: datetime) -> list[str]:
+        """Return native ids of live records that no listing showed since, and nothing was applied to since."""
+        old = or_(versions.c.seen_at.is_(None), versions.c.seen_at < since)
+        query = select(versions.c.native_id).where(
+            versions.c.workspace == workspace, versions.c.source == source, versions.c.kind == kind, ~versions.c.gone, old,
+            versions.c.applied_at < since,
+        )  # fmt: skip
+        async with self._database.read() as connection:
+            return list((await connection.execute(query.order_by(versions.c.native_id))).scalars())
 
     async def known(self, workspace: str, refs: Iterable[Ref]) -> dict[Ref, Version]:
         async with self._database.read() as connection:

@@ -7,7 +7,7 @@ applied once. Sources that send webhooks are asked too, seldom: webhooks are hin
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from adapters.changes import Feed
 from model.clock import Clock
@@ -27,6 +27,7 @@ _PASS = 120.0  # seconds for one page of a pass
 _PAGES = 1000  # of one pass; what is left comes with the next
 SLACK = 1.5  # a feed counts as followed for so many times its longest pace, and SPARE seconds
 SPARE = 30.0
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _FASTER, _SLOWER = 0.5, 1.5
 
 
@@ -35,18 +36,15 @@ class Feeds:
 
     Args:
         told_anyway: tells whether a source's webhooks work, so that it need not be asked often.
-        begun: told of each (source, kind) whose feed has a place to go on from, so that everything before it can be listed.
-        lost: told of each (source, kind) whose place was forgotten by the system.
     """
 
     def __init__(
         self, rows: CursorRows, intake: Intake, ledger: LedgerRows, registry: Registry, *, workspace: str, owner: str, clock: Clock,
-        told_anyway: Callable[[Source, Kind], bool], begun: Callable[[Source, Kind], None], lost: Callable[[Source, Kind], None],
-        count: Callable[[str, str], None],
+        told_anyway: Callable[[Source, Kind], bool], count: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self._rows, self._intake, self._ledger, self._registry = rows, intake, ledger, registry
         self._workspace, self._owner, self._clock = workspace, owner, clock
-        self._told_anyway, self._begun, self._lost, self._count = told_anyway, begun, lost, count
+        self._told_anyway, self._count = told_anyway, count
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
         self.known: dict[tuple[str, Kind], CursorRow] = {}
@@ -87,10 +85,11 @@ class Feeds:
             try:
                 said, brought = await source.changes(kind, cursor, terms)
             except CursorExpiredError:
-                await self._rows.change(self._workspace, source.id, kind, cursor=None, backfill=None)
-                self._lost(source, kind)
+                # Begin anew, and let everything be compared: what was missed meanwhile is found so, deletions too.
+                await self._rows.change(self._workspace, source.id, kind, cursor=None, reconciled_at=LONG_AGO)
                 raise
-            first = row.cursor is None  # a feed that can only begin by listing everything: nothing of it has changed
+            # A feed may only be able to begin by listing everything: nothing of it has changed.
+            first = row.cursor is None and not row.known_all
             origin = "CDC" if source.adapter.kinds[kind].feed is not None and _feed(source, kind).how != "keyset" else "POLL"
             applied = await self._intake.apply(
                 source, kind, said.changes, brought, origin=origin, quiet=first, known_all=row.known_all  # type: ignore[arg-type]
@@ -101,9 +100,8 @@ class Feeds:
             if not said.more:
                 break
         pace = self._pace(source, kind, row.pace, changed)
-        await self._rows.change(self._workspace, source.id, kind, passed_at=began, pace=pace, failure=None)
-        if row.cursor is None:
-            self._begun(source, kind)
+        fill = {} if row.backfill is not None else {"backfill": {"of": began.isoformat(), "done": False}}
+        await self._rows.change(self._workspace, source.id, kind, passed_at=began, pace=pace, failure=None, **fill)
         self.known[(source.id, kind)] = await self._rows.get(self._workspace, source.id, kind)
         source.followed(kind, seconds=SLACK * _feed(source, kind).longest + SPARE)
         self._count(source.system, "passed")
