@@ -1,5 +1,6 @@
 """The composition root: every part is made once, here, and handed to those who need it."""
 
+import asyncio
 import contextlib
 import logging
 import random
@@ -32,9 +33,11 @@ from gateway.limits import Limits
 from gateway.security import KnownHosts, RequestId
 from gateway.settings import Settings, SourceSettings
 from gateway.sources import Opener, grant_of, row_of
+from gateway.webhooks import webhook_route
 from identity.index import IdentityIndex, minter
 from model.clock import SystemClock
 from model.errors import CallerUnknownError, ConfigurationError
+from model.records import Kind, Ref
 from resolvers.context import Context
 from resolvers.cursors import Signer
 from resolvers.order_push import ORDER_NAMES
@@ -43,12 +46,23 @@ from sources.budget import Budget, LocalBudget
 from sources.client import network
 from sources.registry import Registry
 from sources.shared_budget import SharedBudget
+from sources.source import Source
 from sources.writer import Writer
 from store.callers import CallerRows
 from store.credentials import CredentialRows
+from store.cursors import CursorRows
 from store.database import Database
+from store.dead_letters import DeadLetterRows
+from store.events import EventRows
+from store.hooks import HookRows
+from store.inbox import InboxRows
 from store.ledger import LedgerRows
 from store.sources import SourceRows
+from sync.applying import Applier
+from sync.feeds import Feeds
+from sync.hooks import App, Hooks
+from sync.intake import Intake
+from sync.log import EventLog
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -82,6 +96,7 @@ EXAMPLES = (
 class Runtime:
     """The parts of one process, open between `start` and `stop`."""
 
+    loop: asyncio.AbstractEventLoop
     adapters: Mapping[str, type[Adapter]]
     database: Database
     vault: Vault
@@ -92,6 +107,10 @@ class Runtime:
     ledger: LedgerRows
     index: IdentityIndex
     signer: Signer
+    events: EventLog
+    intake: Intake
+    hooks: Hooks
+    feeds: Feeds
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -110,6 +129,7 @@ class Runtime:
             ConfigurationError: naming the setting that must change.
         """
         settings = self.settings
+        self.loop = asyncio.get_running_loop()
         key = settings.key.get_secret_value() if settings.key else None
         self.vault = Vault.from_text(key) if key else Vault.from_file(settings.data_dir / "key")
         self.database = await Database.open(settings.database())
@@ -132,15 +152,62 @@ class Runtime:
             clock=self.clock,
             rng=self.rng,
         )
+        self._live()
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
             self.registry.put(await self.opener.open(row))
 
-    async def take_over(self) -> None:
-        """End the leases of a process that is gone: the one that serves does, not a command beside it."""
+    def _live(self) -> None:
+        """Make what hears of changes."""
+        settings, failed = self.settings, self.metrics.redis_failures.labels("events").inc
+        owner = f"{self.rng.getrandbits(64):016x}"
+        self.inbox, letters = InboxRows(self.database), DeadLetterRows(self.database)
+        self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
+        applier = Applier(self.database, self.index, key=self.vault.derive("marks"), clock=self.clock)
+        self.intake = Intake(
+            self.inbox, applier, self.events, letters, self.registry, owner=owner, clock=self.clock, rng=self.rng,
+            count=lambda outcome, many, origin: self.metrics.changes.labels(outcome, origin).inc(many), erase=self._erase,
+        )  # fmt: skip
+        self.hooks = Hooks(
+            HookRows(self.database), letters, self.ledger, self.vault, self.registry, workspace=WORKSPACE, owner=owner,
+            apps=[App(id=each.id, system=each.system, secrets=[one.get_secret_value() for one in each.secrets]) for each in settings.apps],
+            systems=self.adapters, client_secret=self._client_secret, public_url=str(settings.public_url) if settings.public_url else None,
+            account=lambda source, account: self.source_rows.set_account(source.workspace, source.id, account), clock=self.clock,
+            keep=self.intake.accept, refused=lambda why: self.metrics.webhooks.labels(why).inc(),
+        )  # fmt: skip
+        self.feeds = Feeds(
+            CursorRows(self.database), self.intake, self.ledger, self.registry, workspace=WORKSPACE, owner=owner, clock=self.clock,
+            told_anyway=self._told_anyway, begun=lambda source, kind: None, lost=lambda source, kind: None,
+            count=lambda system, outcome: self.metrics.feeds.labels(system, outcome).inc(),
+        )  # fmt: skip
+
+    def _told_anyway(self, source: Source, kind: Kind) -> bool:
+        push, row = source.adapter.push, self.hooks.state(source.id)
+        return push is not None and kind in push.kinds and row is not None and row.state == "WATCHED"
+
+    async def _client_secret(self, source: Source) -> str:
+        known = await self.grants.load(source.workspace, source.id)
+        return known[1].client_secret if known is not None else ""
+
+    async def _erase(self, workspace: str, ref: Ref) -> None:
+        raise NotImplementedError
+
+    async def serve(self) -> None:
+        """Begin what only a process that serves does, not a command beside it."""
+        await self.events.start()
+        self._closing.push_async_callback(self.events.stop)
         if not self.database.is_postgresql:
-            await self.ledger.release_all()  # only one process serves from SQLite
+            await self.inbox.release(now=self.clock.now())
+        await self.hooks.start(watching=self.settings.follow)
+        self._closing.push_async_callback(self.hooks.stop)
+        self.intake.start()
+        self._closing.push_async_callback(self.intake.stop)
+        if self.settings.follow:
+            self.feeds.start()
+            self._closing.push_async_callback(self.feeds.stop)
+        if not self.database.is_postgresql:
+            await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
 
     async def stop(self) -> None:
         for writer in self._writers.values():
@@ -177,7 +244,7 @@ class Runtime:
         settings = self.settings
         return Context(
             workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            writer=self.writer(caller.workspace), events=self.events, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
     async def identify(self, request: Request) -> Caller:
@@ -224,7 +291,7 @@ def create(settings: Settings) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await runtime.start()
-        await runtime.take_over()
+        await runtime.serve()
         try:
             yield
         finally:
@@ -242,6 +309,13 @@ def create(settings: Settings) -> Starlette:
         Route("/", home),
         *([graphiql.assets()] if settings.graphiql else []),
         Route("/graphql", graphql, methods=["GET", "POST"]),
+        webhook_route(
+            lambda: runtime.hooks,
+            metrics=runtime.metrics,
+            now=runtime.clock.now,
+            max_body=settings.max_webhook,
+            public_url=str(settings.public_url) if settings.public_url else None,
+        ),
         *health_routes(runtime.missing, runtime.metrics, runtime.identify),
     ]
     handlers = {CallerUnknownError: _unauthenticated}

@@ -11,6 +11,7 @@ from resolvers.cursors import Signer
 from sources.reading import ReadPolicy
 from sources.source import Source
 from sources.writer import Writer
+from sync.log import EventLog
 
 Fields = frozenset[tuple[str, str]]  # (kind, target field): what the selection below needs, see schema/selection.py
 
@@ -66,6 +67,7 @@ class Context:
     index: IdentityIndex
     signer: Signer
     writer: Writer
+    events: EventLog
     clock: Clock
     started: float
     deadline: float = 5.0

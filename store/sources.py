@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import and_, delete, insert, select, update
 
 from store.database import Database
 from store.tables import credentials, sources
@@ -16,6 +16,7 @@ class SourceRow:
     Attributes:
         config: adapter settings besides the address, such as api_version, region, currency.
         state: CONNECTED, PAUSED, RECONNECT_REQUIRED or DISCONNECTED.
+        account: whose it is at its system, once that was asked; webhooks name it.
     """
 
     workspace: str
@@ -27,6 +28,7 @@ class SourceRow:
     config: Mapping[str, Any] = field(default_factory=dict)
     state: str = "CONNECTED"
     reason: str | None = None
+    account: str | None = None
 
 
 class SourceRows:
@@ -40,11 +42,19 @@ class SourceRows:
             return [SourceRow(**row) for row in (await connection.execute(query)).mappings()]
 
     async def put(self, row: SourceRow) -> None:
-        """Add the source, or replace what is known of it."""
+        """Add the source, or replace what is known of it; its account stays known while its address is the same."""
         values = {name: getattr(row, name) for name in SourceRow.__slots__}
+        one = and_(sources.c.workspace == row.workspace, sources.c.id == row.id)
         async with self._database.write() as connection:
-            await connection.execute(delete(sources).where(sources.c.workspace == row.workspace, sources.c.id == row.id))
+            kept = select(sources.c.account).where(one, sources.c.system == row.system, sources.c.base_url == row.base_url)
+            values["account"] = row.account or (await connection.execute(kept)).scalar()
+            await connection.execute(delete(sources).where(one))
             await connection.execute(insert(sources).values(**values))
+
+    async def set_account(self, workspace: str, id: str, account: str) -> None:
+        change = update(sources).where(sources.c.workspace == workspace, sources.c.id == id).values(account=account)
+        async with self._database.write() as connection:
+            await connection.execute(change)
 
     async def set_state(self, workspace: str, id: str, state: str, reason: str | None = None) -> bool:
         """Change the state; False when there is no such source."""

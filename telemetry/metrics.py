@@ -18,6 +18,12 @@ class Metrics:
             "c360_redis_failures_total", "Operations that Redis did not serve.", ["part"], registry=self.registry
         )
 
+        self.webhooks = Counter("c360_webhooks_total", "Webhook deliveries by outcome.", ["outcome"], registry=self.registry)
+        self.changes = Counter(
+            "c360_changes_total", "Changes heard of, by what became of them.", ["outcome", "origin"], registry=self.registry
+        )
+        self.feeds = Counter("c360_feed_passes_total", "Passes of change feeds.", ["system", "outcome"], registry=self.registry)
+
     def text(self) -> bytes:
         """Return the Prometheus exposition."""
         return generate_latest(self.registry)
