@@ -61,8 +61,8 @@ _WRITTEN = 20  # customers in one document of writes: at most 400 of the 1,000 p
 _LAG = 30.0  # seconds; the search is "eventually consistent", and nobody says how soon
 _MAX_COST = 1000  # points that one query may cost, on any plan
 _VALUES = 50  # e-mail addresses, numbers or customers in one search
-# Refunds, transactions and edits move an order's time late, and the search shows it later still: ten minutes, by what connectors saw.
-_FEED = Feed(overlap=600.0)
+# Refunds, transactions and edits move an order's time late, and the search shows it later still: five to ten minutes, by what connectors saw.
+_FEED = Feed(overlap=300.0)
 _TYPES: Mapping[str, FieldType] = {
     "number_integer": "NUMBER", "number_decimal": "NUMBER", "boolean": "BOOLEAN", "date": "DATE", "date_time": "DATETIME", "json": "JSON", "money": "JSON",
 }  # fmt: skip

@@ -33,6 +33,7 @@ _TOPICS: Mapping[str, tuple[Kind, ChangeOp]] = {
     "orders/cancelled": ("order", "CHANGED"), "orders/paid": ("order", "CHANGED"), "orders/fulfilled": ("order", "CHANGED"),
     "orders/partially_fulfilled": ("order", "CHANGED"),
 }  # fmt: skip
+_FOR_PEOPLE = frozenset({"customers/data_request", "shop/redact"})
 # What is subscribed to → the fields wanted, [] all: the rest is read from the shop, so no more personal data travels than needed.
 # With `updated_at` no two bodies are alike: Shopify may hold back one that is as the last one was.
 _WATCHED: Mapping[str, Sequence[str]] = {
@@ -45,7 +46,8 @@ def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
     """Prove a delivery by the app's client secret, and read it. See `Adapter.events`.
 
     The compliance topics: of `customers/redact` comes ERASED for the customer, and their orders are told as changed, since the shop
-    keeps them without the person. `customers/data_request` and `shop/redact` are about no single record and give no hints.
+    keeps them without the person. `customers/data_request` and `shop/redact` ask for what people must do: they are refused as not
+    understood, so that they are kept and seen, and Shopify is answered all the same.
     """
     _prove(delivery, secrets)
     try:
@@ -78,8 +80,8 @@ def _triggered(delivery: Delivery) -> datetime | None:
 
 
 def _account(topic: str, body: Mapping[str, Any], shop: str) -> str:
-    """Return whose delivery it is: of what is about a person or a shop, the body says it, which is signed."""
-    said = body.get("shop_domain") if topic in {"customers/redact", "customers/data_request", "shop/redact"} else shop
+    """Return whose delivery it is: of what asks to forget a person, the body says it, which is signed."""
+    said = body.get("shop_domain") if topic == "customers/redact" else shop
     if not isinstance(said, str) or not said:
         raise ProtocolError("a compliance webhook names no shop")
     return said.lower()
@@ -97,7 +99,11 @@ def _changes(topic: str, body: Mapping[str, Any], triggered: datetime | None) ->
         else:  # it failed, or is still going on: whatever became of them is read
             yield Change(kind="contact", native_id=gone, at=triggered)
         yield Change(kind="contact", native_id=kept, at=triggered)
+    elif topic in _FOR_PEOPLE:
+        raise ProtocolError(f"{topic} is for people to answer")
     elif topic == "customers/redact":
+        if "orders_to_redact" not in body:  # the topic is not signed: this may be another one's body
+            raise ProtocolError("what asks to forget somebody is no such thing")
         # A person of whom the shop knows an address only has no id: that is for people to look at, and not to be lost.
         yield Change(kind="contact", native_id=_number(pick(body, "customer.id")), op="ERASED", at=triggered)
         for order in body.get("orders_to_redact") or ():
