@@ -42,6 +42,7 @@ from adapters.base import (
     batches,
     undocumented,
 )
+from adapters.bigcommerce_feed import changed_orders
 from adapters.bigcommerce_live import PUSH, heard, unwatched, watched
 from adapters.changes import scanned_changes
 from adapters.ties import whole_groups
@@ -221,7 +222,9 @@ class BigCommerce(Adapter):
         return page if contact else Page(rows=await self._with_items(api, page.rows, scan.fields), end=page.end)
 
     async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
-        """One list for each 250 that changed, and one more for each order where its items are wanted."""
+        """One list for each 250 that changed, and one more for each changed order where its items are wanted."""
+        if kind == "order":
+            return await changed_orders(self, api, cursor, fields, lambda rows: self._with_items(api, rows, fields), now=now)
         return await scanned_changes(self, api, kind, cursor, fields, now=now)
 
     @classmethod
