@@ -8,7 +8,8 @@ Asked every minute that is 4,320 of the 50,000 calls of a day, which all integra
 nothing changes, 864.
 
 Places are tokens, and a token stands for a place in the log: what is written behind it with an older time would be missed. So a pass
-begins at a token that is `overlap` older than the last one; those in between are kept in the cursor.
+begins at a token that is `overlap` older than the last one; those in between are kept in the cursor. That the log is written late at all is
+not documented, and connectors allow for it. The API user's role needs the permission "Read-Only Activity".
 
 Merges: the log names the leads of a merge, and no document says which of them lives on. They are read: those that are gone went into the
 one that is there.
@@ -60,7 +61,7 @@ class _Tokens(msgspec.Struct, frozen=True, array_like=True):
 class _Place(msgspec.Struct, frozen=True, omit_defaults=True):
     """
     Attributes:
-        marks: where passes ended, the oldest first; the next pass begins at the youngest that is old enough.
+        marks: where passes ended, the oldest first; the next one begins at the youngest that is `overlap` older than the last.
         under_way: where the pass is, between two of its pages.
         done: how many of the three logs it is through with.
     """
@@ -79,8 +80,7 @@ async def changes(pages: Pages, api: Api, cursor: str | None, fields: Sequence[s
     place = msgspec.json.decode(cursor, type=_Place)
     if (now - place.marks[-1].at).total_seconds() > _LIFE:
         raise CursorExpiredError("leads that were deleted since may not be listed any more")
-    at = place.under_way or msgspec.structs.replace(_start(place, now), at=now)
-    logs = _Logs(pages, api, at, fields)
+    logs = _Logs(pages, api, place.under_way or _start(place), fields)
     try:
         done = await logs.read(place.done)
     except RejectedError as error:
@@ -90,7 +90,7 @@ async def changes(pages: Pages, api: Api, cursor: str | None, fields: Sequence[s
     if done < len(logs.steps):
         following, more = _Place(place.marks, logs.at, done), True
     else:
-        following, more = _Place([*_kept(place, now), logs.at]), False
+        following, more = _Place([*_kept(place), msgspec.structs.replace(logs.at, at=now)]), False
     return Changes(changes=list(logs.told.values()), cursor=_encoded(following), more=more)
 
 
@@ -203,15 +203,15 @@ async def _token(api: Api, at: datetime) -> tuple[str, datetime | None]:
     return str(answer.json()["nextPageToken"]), answered
 
 
-def _start(place: _Place, now: datetime) -> _Tokens:
-    """Return the youngest mark that is old enough, the oldest where none is."""
-    edge = now - timedelta(seconds=FEED.overlap)
+def _start(place: _Place) -> _Tokens:
+    """Return the youngest mark that is `overlap` older than the last one, the oldest where none is."""
+    edge = place.marks[-1].at - timedelta(seconds=FEED.overlap)
     return next((mark for mark in reversed(place.marks) if mark.at <= edge), place.marks[0])
 
 
-def _kept(place: _Place, now: datetime) -> list[_Tokens]:
+def _kept(place: _Place) -> list[_Tokens]:
     """Return the marks that a later pass may begin at, no closer than a quarter of the overlap: passes can be quick."""
-    kept = [_start(place, now)]
+    kept = [_start(place)]
     for mark in place.marks:
         if (mark.at - kept[-1].at).total_seconds() >= FEED.overlap / 4:
             kept.append(mark)
