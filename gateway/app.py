@@ -170,16 +170,16 @@ class Runtime:
         """Make what hears of changes."""
         settings, failed = self.settings, self.metrics.redis_failures.labels("events").inc
         owner = f"{self.rng.getrandbits(64):016x}"
-        self.inbox, letters = InboxRows(self.database), DeadLetterRows(self.database)
+        self.inbox, self.letters = InboxRows(self.database), DeadLetterRows(self.database)
         self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
         applier = Applier(self.database, self.index, key=self.vault.derive("marks"), clock=self.clock)
         self.erasure = Erasure(self.database, self.index, self.vault, self.registry)
         self.intake = Intake(
-            self.inbox, applier, self.events, letters, self.registry, owner=owner, clock=self.clock, rng=self.rng,
+            self.inbox, applier, self.events, self.letters, self.registry, owner=owner, clock=self.clock, rng=self.rng,
             count=lambda outcome, many, origin: self.metrics.changes.labels(outcome, origin).inc(many), erase=self._erase,
         )  # fmt: skip
         self.hooks = Hooks(
-            HookRows(self.database), letters, self.ledger, self.vault, self.registry, workspace=WORKSPACE, owner=owner,
+            HookRows(self.database), self.letters, self.ledger, self.vault, self.registry, workspace=WORKSPACE, owner=owner,
             apps=[App(id=each.id, system=each.system, secrets=[one.get_secret_value() for one in each.secrets]) for each in settings.apps],
             systems=self.adapters, client_secret=self._client_secret, public_url=str(settings.public_url) if settings.public_url else None,
             account=lambda source, account: self.source_rows.set_account(source.workspace, source.id, account), clock=self.clock,
@@ -216,7 +216,7 @@ class Runtime:
         self._closing.push_async_callback(self.events.stop)
         if not self.database.is_postgresql:
             await self.inbox.release(now=self.clock.now())
-        await self.hooks.start(watching=self.settings.follow)
+        await self.hooks.refresh()
         self._closing.push_async_callback(self.hooks.stop)
         self.intake.start()
         self._closing.push_async_callback(self.intake.stop)
@@ -228,8 +228,9 @@ class Runtime:
             await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
 
     async def _long_work(self) -> None:
-        """Ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""
+        """Subscribe, ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""
         await asyncio.sleep(GRACE)
+        self.hooks.start()
         self.feeds.start()
         self._closing.push_async_callback(self.feeds.stop)
         while True:
