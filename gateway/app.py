@@ -74,6 +74,7 @@ from telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 WORKSPACE = "default"
 GRACE = 3.0  # seconds after the start, and between two looks at what is to be listed
+CLEARED = 3600.0  # seconds between two clearings of what is old
 KEYS_KEPT = timedelta(days=30)  # idempotency keys; which deal an order became is kept for good
 EXAMPLES = (
     (
@@ -171,7 +172,8 @@ class Runtime:
         settings, failed = self.settings, self.metrics.redis_failures.labels("events").inc
         owner = f"{self.rng.getrandbits(64):016x}"
         self.inbox, self.letters = InboxRows(self.database), DeadLetterRows(self.database)
-        self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
+        self.event_rows = EventRows(self.database)
+        self.events = EventLog(self.event_rows, WORKSPACE, redis=self._connected(), failed=failed)
         applier = Applier(self.database, self.index, key=self.vault.derive("marks"), clock=self.clock)
         self.erasure = Erasure(self.database, self.index, self.vault, self.registry)
         self.intake = Intake(
@@ -233,13 +235,24 @@ class Runtime:
         self.hooks.start()
         self.feeds.start()
         self._closing.push_async_callback(self.feeds.stop)
+        cleared = 0.0
         while True:
             await asyncio.sleep(GRACE)
             try:
+                if self.clock.monotonic() - cleared > CLEARED:
+                    await self._clear()
+                    cleared = self.clock.monotonic()
                 await self.engine.start()
                 await self.engine.begin_what_is_due(list(self.feeds.known.values()))
             except Exception as error:  # noqa: BLE001 - the store or the engine in trouble: look again
                 log.warning("long work cannot be begun", extra={"error.type": type(error).__name__})
+
+    async def _clear(self) -> None:
+        """Forget what is old: events, and what the inbox knows of deliveries that were settled."""
+        before = self.clock.now() - timedelta(days=self.settings.keep_events)
+        await self.event_rows.clear(WORKSPACE, before=before, most=self.settings.keep_most)
+        await self.inbox.clear(before=before, most=self.settings.keep_most)
+        await self.ledger.clear(before=self.clock.now() - KEYS_KEPT, keeping=ORDER_NAMES)
 
     async def stop(self) -> None:
         for writer in self._writers.values():

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 PAUSE = 1.5  # seconds between two edits
 # What people edit: the native field of a contact that says what someone does, or another that anybody may change.
-_EDITED: Mapping[str, str] = {
+EDITED: Mapping[str, str] = {
     "bigcommerce": "company", "dynamics": "jobtitle", "freshdesk": "job_title", "hubspot": "jobtitle", "magento": "middlename",
     "mailchimp": "language", "marketo": "title", "pipedrive": "job_title", "salesforce": "Title", "shopify": "note", "sugarcrm": "title",
     "zendesk": "details", "zoho": "Title",
@@ -28,4 +28,4 @@ async def living(sandbox: "Sandbox", *, seed: int = 1) -> None:
         person = rng.choice(sandbox.world.people)
         known = [each for each in dialect.truth(person) if each["kind"] == "contact" and not each["deleted"]]
         if known:
-            dialect.change("contact", known[0]["id"], {_EDITED[name]: rng.choice(TITLES)})
+            dialect.change("contact", known[0]["id"], {EDITED[name]: rng.choice(TITLES)})
