@@ -28,6 +28,7 @@ from model.records import Kind, Row
 PUSH = Push(kinds=frozenset({"contact", "order"}), accounts=True)
 HEADER = "X-Customer360-Token"
 _WITHIN = 300.0  # seconds, as the libraries of Standard Webhooks have it
+_LATEST = 1 << 33  # the year 2242: beyond it a number is no time in seconds
 _PAGE = 250
 # What else is told of an order comes as an update as well ("any change to an existing order fires this webhook").
 _SCOPES = (
@@ -58,7 +59,7 @@ def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
     # The same for what is sent twice. The hash alone might be the same for two edits of one record: documents call it that of "the
     # payload data", and a change must not be taken for one that is known.
     event = digest_of(delivery.headers.get("webhook-id"), body.get("hash"), scope, created, *record)
-    at = datetime.fromtimestamp(created, tz=UTC) if isinstance(created, int) else None
+    at = datetime.fromtimestamp(created, tz=UTC) if isinstance(created, int) and 0 <= created < _LATEST else None
     kind, native_id = record
     change = Change(kind=kind, native_id=native_id, op="DELETED" if scope in _GONE else "CHANGED", at=at)
     return Heard(account=account, hints=[Hint(id=event, change=change)])

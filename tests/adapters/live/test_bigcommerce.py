@@ -147,11 +147,23 @@ def test_scopes_name_their_records(scope: str, data: Any, told: tuple[str, str, 
 
 
 @pytest.mark.parametrize(
-    "body", [{"data": None}, {"data": {"type": "order"}}, {"data": {"id": "x"}}, {"producer": None}, {"scope": 7}]
+    "body",
+    [
+        {"data": None},
+        {"data": {"type": "order"}},
+        {"data": {"id": "x"}},
+        {"producer": None},
+        {"scope": 7},
+        {"scope": "store/customer/address/created", "data": {"id": 1, "address": "x"}},
+    ],
 )
 def test_what_is_proved_and_not_understood_is_no_hint(body: Any) -> None:
     with pytest.raises(ProtocolError):
         said(**body)
+
+
+def test_a_time_that_is_none_is_left_out() -> None:
+    assert [said(created_at=odd).hints[0].change.at for odd in (10**15, -1, "soon", None)] == [None] * 4
 
 
 def test_the_same_event_has_one_id_and_two_edits_of_a_record_have_two() -> None:
