@@ -16,7 +16,7 @@ import pytest
 from adapters.bigcommerce import BigCommerce
 from adapters.changes import Change, Delivery, Heard, Watch
 from adapters.writing import Write
-from model.errors import ProtocolError, SignatureError
+from model.errors import ProtocolError, RejectedError, SignatureError
 from sandbox.bigcommerce import CLIENT_SECRET, STORE
 from tests.adapters.live.following import Follower, ids
 from tests.adapters.live.receiver import Receiver, receiver
@@ -192,6 +192,17 @@ def test_watching_makes_each_hook_once_and_unwatching_ends_them(shop: System, he
     assert shop.run(lambda source, api: source.adapter.unwatch(api, hears.url)) == 7
     assert {each["url"] for each in shop.dialect.subscriptions()} == {"https://another.example/hook"}
     assert shop.run(lambda source, api: source.adapter.unwatch(api, hears.url)) == 0
+
+
+def test_a_hook_that_is_made_twice_since_its_answer_was_lost_is_no_failure(shop: System, hears: Receiver) -> None:
+    shop.broken("truncate", path="POST *", times=1)
+
+    assert len(watch(shop, hears.url)) == len(shop.dialect.subscriptions()) == 7
+
+
+def test_what_the_store_refuses_is_an_error(shop: System) -> None:
+    with pytest.raises(RejectedError):
+        watch(shop, "https://c360.example:8443/hook")  # custom ports are not served
 
 
 def test_watching_costs_one_call_when_all_is_well(shop: System, hears: Receiver) -> None:
