@@ -210,7 +210,8 @@ async def scanned_changes(
     facts = adapter.kinds[kind]
     overlap = timedelta(seconds=facts.feed.overlap if facts.feed else 0.0)
     if cursor is None:
-        newest = await adapter.scan(api, kind, Scan(order="updated", descending=True, size=1, fields=fields))
+        # Not one row alone: where many tie on the youngest time, a page of the tie would be fetched for each.
+        newest = await adapter.scan(api, kind, Scan(order="updated", descending=True, size=min(facts.page, 50), fields=fields))
         at = max((spot.at for row in newest.rows if (spot := placed(row)) is not None), default=BEGINNING)
         return Changes(changes=[], cursor=_encoded(_Place(seen=at, since=at - overlap)))
     place = place_of(cursor)
