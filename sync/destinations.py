@@ -22,7 +22,9 @@ _NUMERIC = re.compile(r"(?:^|\.)(?:\d+|0x[0-9a-f]*)$", re.IGNORECASE)  # WHATWG 
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*", re.IGNORECASE)
 _GLOBAL = IPv6Network("2000::/3")  # all that is routed in the open; what is reserved inside, `is_global` knows
 _NAT64, _6TO4 = IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16")
-_NEVER = frozenset({IPv4Address("168.63.129.16")})  # public by its number, and yet a cloud's own metadata service (Azure)
+# What `is_global` of some Python versions takes for public (IANA's special-purpose registries), and a cloud's own metadata service
+# that is public by its number (Azure).
+_NEVER = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "2001:db8::/32", "3fff::/20")))
 
 
 async def look_up(host: str, port: int) -> list[str]:
@@ -68,7 +70,7 @@ class Destinations:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             raise InvalidRequestError("this is no URL") from error
-        if parsed.scheme not in ("https", "http") or not parsed.host:
+        if parsed.scheme not in ("https", "http") or not parsed.host or not 0 < (parsed.port or 443) < 65_536:
             raise InvalidRequestError("an endpoint is an https URL")
         if parsed.userinfo or parsed.fragment:
             raise InvalidRequestError("an endpoint's URL holds no user, password or fragment")
@@ -117,11 +119,10 @@ class Pinned(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("the host cannot be found", request=request) from error
         name = request.url.raw_host.decode().strip("[]").removesuffix(".")
         extensions = {**request.extensions, "sni_hostname": name} if request.url.scheme == "https" else request.extensions
+        content = await request.aread()
         for left, address in zip(reversed(range(len(addresses))), addresses, strict=True):
-            pinned = httpx.Request(
-                request.method, request.url.copy_with(host=address), headers=request.headers, stream=request.stream, extensions=extensions
-            )  # fmt: skip
-            await pinned.aread()
+            url = request.url.copy_with(host=address)
+            pinned = httpx.Request(request.method, url, headers=request.headers, content=content, extensions=extensions)
             try:
                 return await self._network.handle_async_request(pinned)
             except (httpx.ConnectError, httpx.ConnectTimeout):  # nothing was sent
@@ -160,4 +161,5 @@ def _public(address: Address) -> bool:
             return _public(IPv4Address(int(address) >> 80 & 0xFFFF_FFFF))
         if address not in _GLOBAL or address.scope_id is not None:
             return False
-    return address.is_global and not address.is_multicast and not address.is_reserved and address not in _NEVER
+    special = address.is_multicast or address.is_reserved or any(address in network for network in _NEVER)
+    return address.is_global and not special
