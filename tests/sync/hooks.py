@@ -89,10 +89,12 @@ class Hooks:
 
 
 @contextlib.contextmanager
-def hooks(**config: Any) -> Iterator[Hooks]:
+def hooks() -> Iterator[Hooks]:
     made = Hooks()
     app = Starlette(routes=[Route("/{path:path}", made.take, methods=["GET", "POST"])])
-    with served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", **config))) as address:
+    with served(
+        uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", date_header=False))
+    ) as address:
         made.url = f"{address}/hook"
         yield made
 
