@@ -47,10 +47,14 @@ from sources.writer import Writer
 from store.callers import CallerRows
 from store.credentials import CredentialRows
 from store.database import Database
+from store.endpoints import EndpointRows
 from store.events import EventRows
 from store.ledger import LedgerRows
 from store.sources import SourceRows
+from sync.destinations import Destinations
+from sync.endpoints import Endpoints
 from sync.log import EventLog
+from sync.outbound import Outbound
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -95,6 +99,8 @@ class Runtime:
     index: IdentityIndex
     signer: Signer
     events: EventLog
+    destinations: Destinations
+    endpoints: Endpoints
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -137,6 +143,10 @@ class Runtime:
         )
         failed = self.metrics.redis_failures.labels("events").inc
         self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
+        self.destinations = Destinations(settings.webhook_private_hosts)
+        self.endpoints = Endpoints(
+            EndpointRows(self.database), EventRows(self.database), self.vault, self.destinations, clock=self.clock
+        )
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
@@ -148,6 +158,19 @@ class Runtime:
         self._closing.push_async_callback(self.events.stop)
         if not self.database.is_postgresql:
             await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
+        await self._deliver()
+
+    async def _deliver(self) -> None:
+        """Begin to send events to the endpoints of our users."""
+        transport = network()  # of its own: endpoints that hang must not take lines that sources need
+        self._closing.push_async_callback(transport.aclose)
+        outbound = Outbound(
+            EndpointRows(self.database), self.endpoints, EventRows(self.database), self.ledger, WORKSPACE, network=transport,
+            destinations=self.destinations, owner=f"{self.rng.getrandbits(64):016x}", clock=self.clock, rng=self.rng, follow=self.events,
+            counted=lambda outcome: self.metrics.outbound.labels(outcome).inc(),
+        )  # fmt: skip
+        await outbound.start()
+        self._closing.push_async_callback(outbound.stop)
 
     async def stop(self) -> None:
         for writer in self._writers.values():
@@ -184,7 +207,7 @@ class Runtime:
         settings = self.settings
         return Context(
             workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), events=self.events, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            writer=self.writer(caller.workspace), events=self.events, endpoints=self.endpoints, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
     async def identify(self, request: Request) -> Caller:

@@ -1,4 +1,4 @@
-"""The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `keys`, `query`."""
+"""The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `endpoints`, `keys`, `query`."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
@@ -27,6 +27,7 @@ from gateway.settings import Settings, load, parse_sources
 from model.errors import C360Error, ConfigurationError
 from schema.graph import sdl
 from sources.reading import Reading
+from sync.endpoints import number_of
 from telemetry.logging import configure
 
 DRAIN = 30  # seconds that requests under way are given when the process is told to stop
@@ -36,8 +37,10 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys of callers.", no_args_is_help=True)
 sources = typer.Typer(help="Connected sources.", no_args_is_help=True)
+endpoints = typer.Typer(help="Endpoints that events are sent to (outbound webhooks).", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(sources, name="sources")
+app.add_typer(endpoints, name="endpoints")
 T = TypeVar("T")
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -241,6 +244,70 @@ def sources_remove(id: str) -> None:
     """Forget a source and its credentials."""
     if not _with(lambda runtime: runtime.source_rows.remove(WORKSPACE, id)):
         _stop(f"there is no source {id!r}")
+
+
+@endpoints.command("add")
+def endpoints_add(
+    url: Annotated[str, typer.Argument(help="https://…")],
+    events: Annotated[list[str] | None, typer.Option(help='Such as "contact.*" or "deal.updated"; repeat; default all.')] = None,
+    retry: Annotated[str, typer.Option(help="What differs from the retry policy, as JSON: '{\"maxAttempts\": 20}'.")] = "{}",
+) -> None:
+    """Send what happens from now on to an address; its secret is shown this once."""
+    try:
+        policy = json.loads(retry)
+    except json.JSONDecodeError as error:
+        _stop(f"--retry: not JSON: {error}")
+    if not isinstance(policy, dict):
+        _stop("--retry: not a JSON object")
+    id, secret = _with(lambda runtime: runtime.endpoints.add(WORKSPACE, url, events or ["*"], policy))
+    print(f"{secret}\n(id {id}; the secret is not shown again)")
+
+
+@endpoints.command("list")
+def endpoints_list() -> None:
+    """List endpoints, and how their deliveries go."""
+    for each in _with(lambda runtime: runtime.endpoints.all(WORKSPACE)):
+        row, tally = each.row, each.tally
+        rate = f"{tally.failed / tally.sends:.0%}" if tally.sends else "-"
+        print(
+            f"{row.id}  {row.state:<9} failing {rate:<5} waiting {tally.waiting:<6} parked {tally.parked:<6} "
+            f"{','.join(row.events):<24} {row.url}{f'  ({row.reason})' if row.reason else ''}"
+        )
+
+
+@endpoints.command("rotate")
+def endpoints_rotate(
+    id: str, overlap: Annotated[float, typer.Option(min=0, help="Hours in which both secrets sign.")] = 24
+) -> None:
+    """Give an endpoint a new secret; it is shown this once."""
+    print(_with(lambda runtime: runtime.endpoints.rotate(WORKSPACE, id, overlap=timedelta(hours=overlap))))
+
+
+@endpoints.command("replay")
+def endpoints_replay(
+    id: str,
+    parked: Annotated[bool, typer.Option("--parked", help="All that was given up.")] = False,
+    since: Annotated[str | None, typer.Option(help="All that happened after this cursor.")] = None,
+    event: Annotated[str | None, typer.Option(help="One event, by its id.")] = None,
+) -> None:
+    """Send again what an endpoint has missed, under the same ids."""
+    if [parked, since is not None, event is not None].count(True) != 1:
+        _stop("say either --parked, or --since, or --event")
+
+    async def replay(runtime: Runtime) -> int:
+        if since is not None:
+            return await runtime.endpoints.replay_since(WORKSPACE, id, number_of(since))
+        if event is not None:
+            return await runtime.endpoints.replay_event(WORKSPACE, id, number_of(event))
+        return await runtime.endpoints.replay_parked(WORKSPACE, id)
+
+    print(f"{_with(replay)} to be sent again")
+
+
+@endpoints.command("remove")
+def endpoints_remove(id: str) -> None:
+    """Forget an endpoint, and what it was still to be sent."""
+    _with(lambda runtime: runtime.endpoints.remove(WORKSPACE, id))
 
 
 async def _checked(runtime: Runtime, id: str) -> str:

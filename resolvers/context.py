@@ -11,6 +11,7 @@ from resolvers.cursors import Signer
 from sources.reading import ReadPolicy
 from sources.source import Source
 from sources.writer import Writer
+from sync.endpoints import Endpoints
 from sync.log import EventLog
 
 Fields = frozenset[tuple[str, str]]  # (kind, target field): what the selection below needs, see schema/selection.py
@@ -68,6 +69,7 @@ class Context:
     signer: Signer
     writer: Writer
     events: EventLog
+    endpoints: Endpoints
     clock: Clock
     started: float
     deadline: float = 5.0

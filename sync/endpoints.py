@@ -103,6 +103,18 @@ def check_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
     return said
 
 
+def number_of(said: str) -> int:
+    """Return the number that an event's id ("event:12") or cursor ("12") stands for.
+
+    Raises:
+        InvalidRequestError: it is neither.
+    """
+    text = said.removeprefix("event:")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidRequestError("an event is named by its id or its cursor")
+    return int(text)
+
+
 class Endpoints:
     """The endpoints of all workspaces."""
 

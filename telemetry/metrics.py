@@ -18,6 +18,10 @@ class Metrics:
             "c360_redis_failures_total", "Operations that Redis did not serve.", ["part"], registry=self.registry
         )
 
+        self.outbound = Counter(
+            "c360_outbound_webhooks_total", "Webhooks sent to users' endpoints, by outcome of the send.", ["outcome"], registry=self.registry
+        )  # fmt: skip
+
     def text(self) -> bytes:
         """Return the Prometheus exposition."""
         return generate_latest(self.registry)
