@@ -162,7 +162,9 @@ class Runtime:
 
     async def _deliver(self) -> None:
         """Begin to send events to the endpoints of our users."""
-        transport = network()  # of its own: endpoints that hang must not take lines that sources need
+        # Of its own: endpoints that hang must not take lines that sources need. A POST on a line that the other side just ended is a
+        # failed send, so lines are used again only while nobody ends them yet.
+        transport = network(connections=200, idle=1.0)
         self._closing.push_async_callback(transport.aclose)
         outbound = Outbound(
             EndpointRows(self.database), self.endpoints, EventRows(self.database), self.ledger, WORKSPACE, network=transport,

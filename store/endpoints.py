@@ -96,6 +96,8 @@ class Tally:
 
 
 class EndpointRows:
+    """Whoever locks rows of several tables does so in the order endpoints, deliveries, attempts: so no two wait for each other."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -136,9 +138,10 @@ class EndpointRows:
     async def remove(self, workspace: str, id: str) -> bool:
         """Forget an endpoint and all that it was sent or was to be sent; False when there is none."""
         async with self._database.write() as connection:
-            for table in (attempts, deliveries):
+            known = (await connection.execute(delete(endpoints).where(_one(workspace, id)))).rowcount == 1
+            for table in (deliveries, attempts):
                 await connection.execute(delete(table).where(table.c.workspace == workspace, table.c.endpoint == id))
-            return (await connection.execute(delete(endpoints).where(_one(workspace, id)))).rowcount == 1
+        return known
 
     # ---- deliveries ----
 
@@ -222,6 +225,8 @@ class EndpointRows:
         if state == "DONE":
             values["body"] = None
         async with self._database.write() as connection:
+            if flag is not None:
+                await connection.execute(select(endpoints.c.id).where(_one(workspace, id)).with_for_update())
             if (await connection.execute(change.values(**values))).rowcount != 1:
                 return False
             await connection.execute(insert(attempts).values(workspace=workspace, endpoint=id, **_columns(attempt)))
@@ -286,6 +291,16 @@ class EndpointRows:
             await connection.execute(delete(attempts).where(attempts.c.workspace == workspace, attempts.c.at < before))
             old = and_(deliveries.c.workspace == workspace, deliveries.c.state == "DONE", deliveries.c.ended_at < before)
             return (await connection.execute(delete(deliveries).where(old))).rowcount
+
+    async def forget(self, workspace: str, seqs: Sequence[int]) -> int:
+        """Forget every delivery of some events, sent or not: a person is erased; return how many that were."""
+        gone = 0
+        async with self._database.write() as connection:
+            for some in _chunks(seqs):
+                for table in (deliveries, attempts):
+                    done = await connection.execute(delete(table).where(table.c.workspace == workspace, table.c.seq.in_(some)))
+                    gone += done.rowcount if table is deliveries else 0
+        return gone
 
     async def _pending(self, workspace: str, id: str, *which: Any, order: Sequence[Any], limit: int) -> list[DeliveryRow]:
         query = select(deliveries).where(_of(workspace, id), deliveries.c.state == "PENDING", *which)

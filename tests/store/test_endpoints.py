@@ -162,6 +162,30 @@ async def test_only_what_arrived_is_forgotten(rows: EndpointRows) -> None:
     assert [each.seq for each in await rows.deliveries("default", "whe_1", limit=9)] == [3, 2]
 
 
+async def test_what_an_erased_person_was_told_about_is_forgotten(rows: EndpointRows) -> None:
+    await rows.enter("default", "whe_1", entries(1, 2, 3), since=0, upto=3, now=NOW)
+    await settled(rows, 1, "PARKED", code="UPSTREAM")
+
+    gone = [await rows.forget(workspace, [1, 2, 9]) for workspace in ("other", "default")]
+
+    assert gone == [0, 2]
+    assert [each.seq for each in await rows.deliveries("default", "whe_1", limit=9)] == [3]
+    assert await rows.attempts("default", "whe_1", [1]) == []
+
+
+async def test_an_endpoint_that_is_removed_while_it_is_sent_to_leaves_nothing(rows: EndpointRows) -> None:
+    await rows.enter("default", "whe_1", entries(*range(1, 21)), since=0, upto=20, now=NOW)
+
+    await asyncio.gather(
+        *(settled(rows, seq, "PARKED", code="UPSTREAM", flag=("FAILING", "in vain")) for seq in range(1, 21)),
+        rows.remove("default", "whe_1"),
+        rows.enter("default", "whe_1", entries(21), since=20, upto=21, now=NOW),
+    )
+
+    assert await rows.deliveries("default", "whe_1", limit=99) == []
+    assert await rows.attempts("default", "whe_1", range(1, 22)) == []
+
+
 async def test_a_disabled_endpoint_is_not_flagged_and_moves_no_further(rows: EndpointRows) -> None:
     await rows.enter("default", "whe_1", entries(1, 2), since=0, upto=2, now=NOW)
     await settled(rows, 1, "PENDING", code="NOT_FOUND", flag=("DISABLED", "gone"))

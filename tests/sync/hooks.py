@@ -139,7 +139,7 @@ async def delivering(
     url: str, clock: Clock, *, owner: str = "one", lease: float = 15.0, allowed: tuple[str, ...] = LOOPBACK, **more: Any
 ) -> AsyncIterator[Delivering]:
     """Open the parts over a database; the vault's key is the same for all."""
-    database, transport = await Database.open(url), network()
+    database, transport = await Database.open(url), network(idle=1.0)
     rows, events = EndpointRows(database), EventRows(database)
     destinations = more.pop("destinations", None) or Destinations(allowed)
     endpoints = Endpoints(rows, events, Vault([b"k" * 32]), destinations, clock=clock)

@@ -99,6 +99,27 @@ async def test_of_two_processes_one_delivers_and_the_other_follows_it(postgresql
     assert {owner, follower} == {"one", "two"}
 
 
+async def test_one_who_slept_through_its_lease_undoes_nothing(postgresql_url: str, hook: Hooks) -> None:
+    async with delivering(postgresql_url, SystemClock()) as parts:
+        id, _ = await parts.endpoints.add("default", hook.url, ["*"])
+        with deliverer(postgresql_url, "one") as one:
+            await parts.happened(5)
+            before = await _all_done(parts, id, 5)
+            one.send_signal(signal.SIGSTOP)
+            with deliverer(postgresql_url, "two"):
+                await parts.happened(20)
+                meanwhile = await _all_done(parts, id, 25)
+                one.send_signal(signal.SIGCONT)
+                await parts.happened(20)
+                done = await _all_done(parts, id, 45)
+                owner = await _owner(parts, id)
+
+    sends = Counter(hook.ids)
+    assert (before, meanwhile, done, owner) == (5, 25, 45, "two")
+    assert set(sends) == {f"event:{seq}" for seq in range(1, 46)}
+    assert sum(sends.values()) <= 45 + 5  # what was on its way when it fell asleep, at the most
+
+
 async def _all_done(parts: Delivering, id: str, count: int) -> int:
     """Return how many deliveries are done once they are `count`, or after a while."""
     done = 0
