@@ -2,7 +2,7 @@
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ from model.errors import ConfigurationError, DestinationError, InvalidRequestErr
 from sandbox.certificate import self_signed
 from sources.client import client, network
 from sync.destinations import Destinations, Pinned
-from tests.sync.hooks import Hooks, hooks
+from tests.sync.hooks import Hooks
 from tests.world import served
 
 PUBLIC = "93.184.215.14"
@@ -39,12 +39,6 @@ async def sending(destinations: Destinations, **tls: ssl.SSLContext) -> AsyncIte
         transport.ssl_context = tls["context"]  # type: ignore[attr-defined]
     async with client(Pinned(transport, destinations)) as http:
         yield http
-
-
-@pytest.fixture
-def hook() -> Iterator[Hooks]:
-    with hooks() as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from model.clock import SystemClock
 from store.events import EventRows
 from tests.programs import environment
-from tests.sync.hooks import Delivering, Got, Hooks, delivering, hooks
+from tests.sync.hooks import Delivering, Got, Hooks, delivering
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def hook() -> Iterator[Hooks]:
-    with hooks() as made:
-        yield made
 
 
 @contextlib.contextmanager
