@@ -17,8 +17,12 @@ from adapters.base import (
     Adapter,
     Api,
     Auth,
+    Changes,
     Checked,
+    Delivery,
+    Feed,
     FindKey,
+    Heard,
     KindFacts,
     Learned,
     Live,
@@ -31,12 +35,16 @@ from adapters.base import (
     Response,
     Scan,
     Token,
+    Watch,
     Window,
     Write,
     answer_or_none,
     batches,
     undocumented,
 )
+from adapters.bigcommerce_feed import changed_orders
+from adapters.bigcommerce_live import PUSH, heard, unwatched, watched
+from adapters.changes import scanned_changes
 from adapters.ties import whole_groups
 from adapters.writing import bisected, settled_one
 from mapping.convert import instant, rfc2822
@@ -58,6 +66,7 @@ _TAKEN = re.compile(r"email.*(?:already|in use|taken|exists)|(?:already|duplicat
 _VALUES = 50  # e-mail addresses in one filter: keeps the URL below 2,000 characters
 _PASSING = frozenset({423, 499})  # locked; given up on, and maybe carried out
 _PROTECTED = 60.0  # seconds; a 429 without headers is the platform protecting the store: back off longer
+_FEED = Feed(overlap=120.0)
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
 _COLUMNS: Mapping[OrderField, str] = {"created": "date_created", "updated": "date_modified"}
 _TYPES: Mapping[str, FieldType] = {"number": "NUMBER", "date": "DATE", "array": "JSON"}
@@ -71,9 +80,11 @@ class BigCommerce(Adapter):
     shown_by = "tests/adapters/test_bigcommerce.py"
     auth: ClassVar[Mapping[str, Auth]] = {"token": Token(header="X-Auth-Token", prefix="")}  # does not expire by time
     live = Live(
-        push="webhooks without the record, signed by Standard Webhooks", feed="lists by date_modified; orders keep deleted ones", deletes="webhooks of customers; is_deleted on orders",
+        push="webhooks without the record, proved by a header of ours or signed by Standard Webhooks", feed="lists by date_modified; what is written to a customer's attributes does not move it",
+        deletes="webhooks of deleted customers and archived orders; lists leave them out",
         why="no time of delivery is promised; a webhook names the record only, and a new subscription may take a minute to work",
     )  # fmt: skip
+    push = PUSH
     # Standard plan until the first answer tells better; shared by all apps of the store.
     windows = (Window(name="window", limit=150, period=30, kind="fixed"),)
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
@@ -90,10 +101,10 @@ class BigCommerce(Adapter):
                 "email": "email", "phone": {"path": "phone", "empty": ""}, "given_name": {"path": "first_name", "empty": ""},
                 "family_name": {"path": "last_name", "empty": ""},
             },
-            verbs=frozenset({"create", "update", "delete"}), write_batch=_WRITTEN, unique=frozenset({"email"}),
+            verbs=frozenset({"create", "update", "delete"}), write_batch=_WRITTEN, unique=frozenset({"email"}), feed=_FEED,
         ),
         "order": KindFacts(
-            object="orders", read_batch=1, page=_PAGE, orders=_BOTH,
+            object="orders", read_batch=1, page=_PAGE, orders=_BOTH, feed=_FEED,
             mapping={
                 "native_id": {"path": "id", "convert": "id"}, "number": {"path": "id", "convert": "id"},
                 "created_at": {"path": "date_created", "convert": "rfc2822"}, "updated_at": {"path": "date_modified", "convert": "rfc2822"},
@@ -209,6 +220,22 @@ class BigCommerce(Adapter):
 
         page = await whole_groups(scan, fetch, place)
         return page if contact else Page(rows=await self._with_items(api, page.rows, scan.fields), end=page.end)
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        """One list for each 250 that changed, and one more for each changed order where its items are wanted."""
+        if kind == "order":
+            return await changed_orders(self, api, cursor, fields, lambda rows: self._with_items(api, rows, fields), now=now)
+        return await scanned_changes(self, api, kind, cursor, fields, now=now)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await watched(api, url, secret)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await unwatched(api, url)
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """ceil(creates / 10) + ceil(updates / 10) calls, one more each where attributes are written; one call for each delete."""

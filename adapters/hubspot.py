@@ -6,6 +6,7 @@ shapes from the official Python client (hubspot-api-client 12.0.0). How long sea
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -15,9 +16,12 @@ from adapters.base import (
     Adapter,
     Api,
     Auth,
+    Changes,
     Checked,
     CustomPage,
+    Delivery,
     FindKey,
+    Heard,
     KindFacts,
     Learned,
     Live,
@@ -37,6 +41,7 @@ from adapters.base import (
     undocumented,
 )
 from adapters.hubspot_kinds import KINDS
+from adapters.hubspot_live import PUSH, changes, heard
 from adapters.hubspot_writing import Writer, refusal
 from model.errors import (
     ExhaustedError,
@@ -49,7 +54,7 @@ from model.errors import (
 )
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row, Stage, StageCategory
 
-_READ, _LINKS, _SEARCH_PAGE, _SEARCH_CAP, _LIST_PAGE = 100, 1000, 200, 10_000, 100
+_READ, _LINKS, _SEARCH_PAGE, _LIST_PAGE = 100, 1000, 200, 100
 _INTERVAL = 10_000.0  # milliseconds
 _PATHS: Mapping[str, Mapping[str, str]] = {
     "v3": {
@@ -89,10 +94,11 @@ class HubSpot(Adapter):
         ("contact", "deal"), ("contact", "ticket"), ("account", "contact"), ("account", "deal"), ("deal", "contact"), ("deal", "account"),
         ("ticket", "contact"),
     })  # fmt: skip
+    push = PUSH
     live = Live(
         push="webhooks of an app, one event for each property; v3 signature: HMAC-SHA256 over method, address, body and time",
-        feed="search by the time of the last change, which lags some moments; the webhooks journal",
-        deletes="deletion and merge events; else the list of archived records (90 days); merged ones are in the winner's hs_merged_object_ids",
+        feed="search by the time of the last change, which lags some moments: a minute is read again",
+        deletes="deletion and merge events; else the list of archived records (90 days), and hs_merged_object_ids of whom they went into; what is deleted for privacy by its event alone",
         why="no time of delivery is promised: failed deliveries are repeated up to 10 times within 24 hours",
     )
 
@@ -220,10 +226,11 @@ class HubSpot(Adapter):
         return found["results"], found.get("paging", {}).get("next", {}).get("after")
 
     async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
-        """One search a page, more where a group of equal times crosses its end.
+        """One search a page, two where a page is but a part of one group of equal times.
 
-        Search sorts by one property and states nothing about ties, so the group at the page's end is read to its end and
-        sorted by id here. Each page is a window of its own by key-set: the cap of 10,000 results is never met.
+        Search sorts by one property and states nothing about ties, so a page ends with a whole group and is sorted by id here; a
+        group that fills a page is asked for by itself, in the order of ids. Each page is a window of its own by key-set: the cap of
+        10,000 results is never met.
         """
         name = "createdate" if scan.order == "created" else _MODIFIED.get(kind, "hs_lastmodifieddate")
         groups = _after(name, scan) if scan.after is not None else []
@@ -231,15 +238,21 @@ class HubSpot(Adapter):
             groups = _within(groups, _MODIFIED.get(kind, "hs_lastmodifieddate"), scan)
         direction = "DESCENDING" if scan.descending else "ASCENDING"
         size = min(scan.size, _SEARCH_PAGE)
-        rows: list[Row] = []
-        after: str | None = "0"
-        complete = 0
-        while after is not None and not complete and int(after) < _SEARCH_CAP:
-            more, after = await self._search_page(api, kind, groups, (name, direction), scan.fields, size, after)
-            rows += more
-            complete = _whole(rows, scan) if after is not None else 0
-        kept = rows[:complete] if complete else rows
-        return Page(rows=sorted(kept, key=lambda row: _place(row, scan), reverse=scan.descending), end=after is None)
+        rows, more = await self._search_page(api, kind, groups, (name, direction), scan.fields, size, "0")
+        if more is not None and not (complete := _whole(rows, scan)):
+            groups = _tied(groups, name, _place(rows[-1], scan)[0])
+            rows, _ = await self._search_page(api, kind, groups, ("hs_object_id", direction), scan.fields, size, "0")
+        elif more is not None:
+            rows = rows[:complete]
+        return Page(rows=sorted(rows, key=lambda row: _place(row, scan), reverse=scan.descending), end=more is None)
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        archived = f"{self._path('objects')}/{self.kinds[kind].object}"
+        return await changes(self, api, kind, cursor, fields, now=now, archived=archived)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         return await self._writer.write(api, kind, writes)
@@ -368,6 +381,12 @@ def _within(groups: list[Any], name: str, scan: Scan) -> list[Any]:
     if scan.updated_before is not None:
         span.append({"propertyName": name, "operator": "LT", "value": str(round(scan.updated_before.timestamp() * 1000))})
     return [{"filters": [*group["filters"], *span]} for group in groups or [{"filters": []}]]
+
+
+def _tied(groups: list[Any], name: str, time: str) -> list[Any]:
+    """Narrow a search down to the records of one time."""
+    only = {"propertyName": name, "operator": "EQ", "value": str(round(datetime.fromisoformat(time).timestamp() * 1000))}
+    return [{"filters": [*group["filters"], only]} for group in groups or [{"filters": []}]]
 
 
 def _place(row: Row, scan: Scan) -> tuple[str, int, str]:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.base import KindFacts, OrderField
+from adapters.hubspot_live import FEED
 from model.records import Kind
 
 _BOTH: frozenset[OrderField] = frozenset({"created", "updated"})
-_LISTED: Mapping[str, Any] = {"custom_prefix": "properties.", "read_batch": 100, "page": 200, "orders": _BOTH}
+_LISTED: Mapping[str, Any] = {"custom_prefix": "properties.", "read_batch": 100, "page": 200, "orders": _BOTH, "feed": FEED}
 # Search shows a write after "a few moments"; connectors that poll keep 30 to 60 s of overlap.
 _WRITTEN: Mapping[str, Any] = {"verbs": frozenset({"create", "update", "delete"}), "write_batch": 100, "lag": 30.0}
 _TIMES: Mapping[str, Any] = {

@@ -16,9 +16,12 @@ from adapters.base import (
     Adapter,
     Api,
     Auth,
+    Changes,
     Checked,
     CustomPage,
+    Delivery,
     FindKey,
+    Heard,
     KindFacts,
     Learned,
     Live,
@@ -35,6 +38,7 @@ from adapters.base import (
     code_in,
     undocumented,
 )
+from adapters.salesforce_live import FEED, PUSH, UNMERGED, changes, heard
 from adapters.salesforce_writing import ROLES, Writer, refusal
 from mapping.spec import Document
 from model.errors import (
@@ -70,7 +74,7 @@ _PERSON: Mapping[str, Any] = {
     "name": {"path": "Name", "convert": "text"}, "given_name": {"path": "FirstName", "convert": "text"},
     "family_name": {"path": "LastName", "convert": "text"}, "owner_id": "OwnerId",
 }  # fmt: skip
-_LISTABLE = {"orders": frozenset({"created", "updated"}), "read_batch": _COLLECTION, "page": 2000}
+_LISTABLE = {"orders": frozenset({"created", "updated"}), "read_batch": _COLLECTION, "page": 2000, "feed": FEED}
 _WRITABLE = {"verbs": frozenset({"create", "update", "delete"}), "write_batch": 200, "if_version": True}
 _NAMED: Mapping[str, Any] = {
     "email": "Email", "phone": "Phone", "given_name": "FirstName", "family_name": "LastName", "owner_id": "OwnerId",
@@ -113,7 +117,7 @@ class Salesforce(Adapter):
             writes={"name": "Name", "domain": "Website", "industry": "Industry", "parent_id": "ParentId", "owner_id": "OwnerId"},
         ),
         "deal": KindFacts(
-            object="Opportunity", **_LISTABLE, **_WRITABLE,  # type: ignore[arg-type]
+            object="Opportunity", **{**_LISTABLE, "feed": UNMERGED}, **_WRITABLE,  # type: ignore[arg-type]
             mapping={
                 **_TIMES, "name": {"path": "Name", "convert": "text"}, "amount": {"money": {"amount": "Amount", "currency": "CurrencyIsoCode"}},
                 "stage": {"path": "StageName", "convert": "stage"}, "probability": {"path": "Probability", "convert": "percent"},
@@ -132,12 +136,14 @@ class Salesforce(Adapter):
     }  # fmt: skip
     relations = frozenset({("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal")})
 
+    push = PUSH
     live = Live(
-        push="change data capture over gRPC or CometD under the session's token, kept for 72 hours; outbound messages are not signed, and no JSON webhook is",
-        feed="SystemModstamp by SOQL, or getUpdated (30 days back)",
-        deletes="queryAll shows IsDeleted, and MasterRecordId of merged ones, for 15 days; getDeleted",
-        why="nothing is promised of delivery, and long transactions commit late: look 5 to 10 minutes back",
+        push="flows that an administrator makes, which call us with a shared secret after a record was made or edited; change data capture is gRPC or CometD under the session's token (72 hours), outbound messages are not signed, and no JSON webhook is",
+        feed="SystemModstamp by SOQL: ten minutes are read again",
+        deletes="queryAll shows IsDeleted, and MasterRecordId of merged ones, for 15 days or until the bin is emptied",
+        why="nothing is promised of delivery, callouts are not repeated, and long transactions commit late",
     )
+    _verb: ClassVar[str] = "query"  # what lists are asked by
 
     @property
     def _root(self) -> str:
@@ -244,11 +250,18 @@ class Salesforce(Adapter):
         soql = (
             f"SELECT {', '.join(names)} FROM {self.kinds[kind].object}{where} ORDER BY {column} {way}, Id {way} LIMIT {scan.size}"
         )
-        rows = await self._query(api, f"{kind}.scan", soql)
+        rows = await self._query(api, f"{kind}.scan", soql, verb=self._verb)
         return Page(rows=rows, end=len(rows) < scan.size)
 
-    async def _query(self, api: Api, operation: str, soql: str) -> list[Row]:
-        found = (await api.send(Request(operation=operation, path=f"{self._root}/query", params=[("q", soql)]))).json()
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        return await changes(_Whole(self.config), api, kind, cursor, fields, now=now)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
+
+    async def _query(self, api: Api, operation: str, soql: str, *, verb: str = "query") -> list[Row]:
+        found = (await api.send(Request(operation=operation, path=f"{self._root}/{verb}", params=[("q", soql)]))).json()
         rows: list[Row] = found["records"]
         while not found["done"]:
             found = (await api.send(Request(operation=operation, path=found["nextRecordsUrl"]))).json()
@@ -332,6 +345,12 @@ class Salesforce(Adapter):
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         web = self.config.web_url
         return f"{web}/lightning/r/{self.kinds[kind].object}/{native_id}/view" if web else None
+
+
+class _Whole(Salesforce):
+    """The same org with what is in its recycle bin."""
+
+    _verb = "queryAll"
 
 
 def _present(meta: ObjectType, fields: Sequence[str]) -> list[str]:

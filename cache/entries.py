@@ -37,4 +37,7 @@ class Cache(Protocol):
     async def set_many(self, entries: Mapping[str, Entry], *, ttl: float) -> None:
         """Keep entries for at most `ttl` seconds."""
 
+    async def drop(self, prefix: str) -> None:
+        """Forget every entry whose key begins so: for what must not be kept, since it looks at every key there is."""
+
     async def close(self) -> None: ...

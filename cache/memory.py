@@ -32,6 +32,10 @@ class MemoryCache:
         while self._rows > self._max_rows and len(self._entries) > 1:
             self._drop(next(iter(self._entries)))
 
+    async def drop(self, prefix: str) -> None:
+        for key in [key for key in self._entries if key.startswith(prefix)]:
+            self._drop(key)
+
     async def close(self) -> None:
         self._entries.clear()
         self._rows = 0

@@ -60,6 +60,14 @@ class RedisCache:
         except (RedisError, OSError) as error:
             self._missed(error)
 
+    async def drop(self, prefix: str) -> None:
+        try:
+            pattern = "".join(f"\\{each}" if each in "*?[]\\" else each for each in _key(prefix)) + "*"
+            async for key in self._redis.scan_iter(match=pattern, count=1000):
+                await self._redis.unlink(key)
+        except (RedisError, OSError) as error:
+            self._missed(error)
+
     async def close(self) -> None:
         """The client belongs to whoever made it."""
 

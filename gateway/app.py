@@ -1,11 +1,13 @@
 """The composition root: every part is made once, here, and handed to those who need it."""
 
+import asyncio
 import contextlib
 import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -32,9 +34,11 @@ from gateway.limits import Limits
 from gateway.security import KnownHosts, RequestId
 from gateway.settings import Settings, SourceSettings
 from gateway.sources import Opener, grant_of, row_of
+from gateway.webhooks import webhook_route
 from identity.index import IdentityIndex, minter
 from model.clock import SystemClock
 from model.errors import CallerUnknownError, ConfigurationError
+from model.records import Kind, Ref
 from resolvers.context import Context
 from resolvers.cursors import Signer
 from resolvers.order_push import ORDER_NAMES
@@ -43,22 +47,38 @@ from sources.budget import Budget, LocalBudget
 from sources.client import network
 from sources.registry import Registry
 from sources.shared_budget import SharedBudget
+from sources.source import Source
 from sources.writer import Writer
 from store.callers import CallerRows
 from store.credentials import CredentialRows
+from store.cursors import CursorRows
 from store.database import Database
+from store.dead_letters import DeadLetterRows
 from store.endpoints import EndpointRows
 from store.events import EventRows
+from store.hooks import HookRows
+from store.inbox import InboxRows
 from store.ledger import LedgerRows
 from store.sources import SourceRows
+from store.versions import VersionRows
+from sync.applying import Applier
 from sync.destinations import Destinations
 from sync.endpoints import Endpoints
+from sync.engine import Engine, Place
+from sync.erasure import Erasure
+from sync.feeds import Feeds
+from sync.health import HealthBook
+from sync.hooks import App, Hooks
+from sync.intake import Intake
+from sync.listing import Listing
 from sync.log import EventLog
 from sync.outbound import Outbound
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 WORKSPACE = "default"
+GRACE = 3.0  # seconds after the start, and between two looks at what is to be listed
+CLEARED = 3600.0  # seconds between two clearings of what is old
 KEYS_KEPT = timedelta(days=30)  # idempotency keys; which deal an order became is kept for good
 EXAMPLES = (
     (
@@ -88,6 +108,7 @@ EXAMPLES = (
 class Runtime:
     """The parts of one process, open between `start` and `stop`."""
 
+    loop: asyncio.AbstractEventLoop
     adapters: Mapping[str, type[Adapter]]
     database: Database
     vault: Vault
@@ -101,6 +122,10 @@ class Runtime:
     events: EventLog
     destinations: Destinations
     endpoints: Endpoints
+    intake: Intake
+    hooks: Hooks
+    feeds: Feeds
+    health: HealthBook
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -119,6 +144,7 @@ class Runtime:
             ConfigurationError: naming the setting that must change.
         """
         settings = self.settings
+        self.loop = asyncio.get_running_loop()
         key = settings.key.get_secret_value() if settings.key else None
         self.vault = Vault.from_text(key) if key else Vault.from_file(settings.data_dir / "key")
         self.database = await Database.open(settings.database())
@@ -141,21 +167,74 @@ class Runtime:
             clock=self.clock,
             rng=self.rng,
         )
-        failed = self.metrics.redis_failures.labels("events").inc
-        self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
+        self._live()
         self.destinations = Destinations(settings.webhook_private_hosts)
-        self.endpoints = Endpoints(
-            EndpointRows(self.database), EventRows(self.database), self.vault, self.destinations, clock=self.clock
-        )
+        self.endpoint_rows = EndpointRows(self.database)
+        self.endpoints = Endpoints(self.endpoint_rows, self.event_rows, self.vault, self.destinations, clock=self.clock)
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
             self.registry.put(await self.opener.open(row))
 
+    def _live(self) -> None:
+        """Make what hears of changes."""
+        settings, failed = self.settings, self.metrics.redis_failures.labels("events").inc
+        owner = f"{self.rng.getrandbits(64):016x}"
+        self.inbox, self.letters = InboxRows(self.database), DeadLetterRows(self.database)
+        self.event_rows = EventRows(self.database)
+        self.events = EventLog(self.event_rows, WORKSPACE, redis=self._connected(), failed=failed)
+        applier = Applier(self.database, self.index, key=self.vault.derive("marks"), clock=self.clock)
+        self.erasure = Erasure(self.database, self.index, self.vault, self.registry)
+        self.intake = Intake(
+            self.inbox, applier, self.events, self.letters, self.registry, owner=owner, clock=self.clock, rng=self.rng,
+            count=lambda outcome, many, origin: self.metrics.changes.labels(outcome, origin).inc(many), erase=self._erase,
+        )  # fmt: skip
+        self.hooks = Hooks(
+            HookRows(self.database), self.letters, self.ledger, self.vault, self.registry, workspace=WORKSPACE, owner=owner,
+            apps=[App(id=each.id, system=each.system, secrets=[one.get_secret_value() for one in each.secrets]) for each in settings.apps],
+            systems=self.adapters, client_secret=self._client_secret, public_url=str(settings.public_url) if settings.public_url else None,
+            account=lambda source, account: self.source_rows.set_account(source.workspace, source.id, account), clock=self.clock,
+            keep=self.intake.accept, refused=lambda why: self.metrics.webhooks.labels(why).inc(),
+        )  # fmt: skip
+        self.cursors = CursorRows(self.database)
+        self.listing = Listing(
+            self.cursors, VersionRows(self.database), self.intake, self.registry, workspace=WORKSPACE, clock=self.clock
+        )
+        url = settings.database()
+        place = Place(url=url) if self.database.is_postgresql else Place(file=Path(f"{url.removeprefix('sqlite:///')}-engine"))
+        executor = owner if self.database.is_postgresql else "embedded"
+        self.engine = Engine(place, self.listing, self.ledger, executor=executor, clock=self.clock)
+        self.feeds = Feeds(
+            self.cursors, self.intake, self.ledger, self.registry, workspace=WORKSPACE, owner=owner, clock=self.clock,
+            told_anyway=self._told_anyway, count=lambda system, outcome: self.metrics.feeds.labels(system, outcome).inc(),
+        )  # fmt: skip
+        self.health = HealthBook(self.hooks, self.feeds, self.inbox)
+
+    def _told_anyway(self, source: Source, kind: Kind) -> bool:
+        push, row = source.adapter.push, self.hooks.state(source.id)
+        return push is not None and kind in push.kinds and row is not None and row.state == "WATCHED"
+
+    async def _client_secret(self, source: Source) -> str:
+        known = await self.grants.load(source.workspace, source.id)
+        return known[1].client_secret if known is not None else ""
+
+    async def _erase(self, workspace: str, ref: Ref) -> None:
+        await self.erasure.records(workspace, [ref])
+
     async def serve(self) -> None:
         """Begin what only a process that serves does, not a command beside it."""
         await self.events.start()
         self._closing.push_async_callback(self.events.stop)
+        if not self.database.is_postgresql:
+            await self.inbox.release(now=self.clock.now())
+        await self.hooks.refresh()
+        self._closing.push_async_callback(self.hooks.stop)
+        self.intake.start()
+        self._closing.push_async_callback(self.intake.stop)
+        if self.settings.follow:
+            working = asyncio.create_task(self._long_work())
+            self._closing.push_async_callback(self.engine.stop)
+            self._closing.push_async_callback(_ended, working)
         if not self.database.is_postgresql:
             await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
         await self._deliver()
@@ -167,12 +246,37 @@ class Runtime:
         transport = network(connections=200, idle=1.0)
         self._closing.push_async_callback(transport.aclose)
         outbound = Outbound(
-            EndpointRows(self.database), self.endpoints, EventRows(self.database), self.ledger, WORKSPACE, network=transport,
+            self.endpoint_rows, self.endpoints, self.event_rows, self.ledger, WORKSPACE, network=transport,
             destinations=self.destinations, owner=f"{self.rng.getrandbits(64):016x}", clock=self.clock, rng=self.rng, follow=self.events,
             counted=lambda outcome: self.metrics.outbound.labels(outcome).inc(),
         )  # fmt: skip
         await outbound.start()
         self._closing.push_async_callback(outbound.stop)
+
+    async def _long_work(self) -> None:
+        """Subscribe, ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""
+        await asyncio.sleep(GRACE)
+        self.hooks.start()
+        self.feeds.start()
+        self._closing.push_async_callback(self.feeds.stop)
+        cleared = 0.0
+        while True:
+            await asyncio.sleep(GRACE)
+            try:
+                if self.clock.monotonic() - cleared > CLEARED:
+                    await self._clear()
+                    cleared = self.clock.monotonic()
+                await self.engine.start()
+                await self.engine.begin_what_is_due(list(self.feeds.known.values()))
+            except Exception as error:  # noqa: BLE001 - the store or the engine in trouble: look again
+                log.warning("long work cannot be begun", extra={"error.type": type(error).__name__})
+
+    async def _clear(self) -> None:
+        """Forget what is old: events, and what the inbox knows of deliveries that were settled."""
+        before = self.clock.now() - timedelta(days=self.settings.keep_events)
+        await self.event_rows.clear(WORKSPACE, before=before, most=self.settings.keep_most)
+        await self.inbox.clear(before=before, most=self.settings.keep_most)
+        await self.ledger.clear(before=self.clock.now() - KEYS_KEPT, keeping=ORDER_NAMES)
 
     async def stop(self) -> None:
         for writer in self._writers.values():
@@ -183,7 +287,8 @@ class Runtime:
         """Return the one writer of a workspace."""
         if workspace not in self._writers:
             owner = f"{self.rng.getrandbits(64):016x}"
-            self._writers[workspace] = Writer(self.ledger, workspace=workspace, owner=owner, clock=self.clock)
+            wrote = self.intake.written if self.settings.follow else None
+            self._writers[workspace] = Writer(self.ledger, workspace=workspace, owner=owner, clock=self.clock, wrote=wrote)
         return self._writers[workspace]
 
     async def connect(self, said: SourceSettings, *, rank: int) -> None:
@@ -209,7 +314,7 @@ class Runtime:
         settings = self.settings
         return Context(
             workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), events=self.events, endpoints=self.endpoints, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            writer=self.writer(caller.workspace), events=self.events, health=self.health, endpoints=self.endpoints, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
     async def identify(self, request: Request) -> Caller:
@@ -274,12 +379,24 @@ def create(settings: Settings) -> Starlette:
         Route("/", home),
         *([graphiql.assets()] if settings.graphiql else []),
         Route("/graphql", graphql, methods=["GET", "POST"]),
+        webhook_route(
+            lambda: runtime.hooks,
+            metrics=runtime.metrics,
+            now=runtime.clock.now,
+            max_body=settings.max_webhook,
+            public_url=str(settings.public_url) if settings.public_url else None,
+        ),
         *health_routes(runtime.missing, runtime.metrics, runtime.identify),
     ]
     handlers = {CallerUnknownError: _unauthenticated}
     app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)
     app.state.runtime = runtime
     return app
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _unauthenticated(_: Request, error: Exception) -> Response:

@@ -8,12 +8,12 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import httpx
 import typer
@@ -23,11 +23,12 @@ from adapters import overview
 from adapters.registry import discovered
 from gateway.app import WORKSPACE, Runtime, create
 from gateway.callers import ALL_SCOPES
+from gateway.endpoints import commands
 from gateway.settings import Settings, load, parse_sources
 from model.errors import C360Error, ConfigurationError
 from schema.graph import sdl
 from sources.reading import Reading
-from sync.endpoints import number_of
+from sync.feeds import bound
 from telemetry.logging import configure
 
 DRAIN = 30  # seconds that requests under way are given when the process is told to stop
@@ -37,10 +38,8 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys of callers.", no_args_is_help=True)
 sources = typer.Typer(help="Connected sources.", no_args_is_help=True)
-endpoints = typer.Typer(help="Endpoints that events are sent to (outbound webhooks).", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(sources, name="sources")
-app.add_typer(endpoints, name="endpoints")
 T = TypeVar("T")
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -57,7 +56,13 @@ def main() -> None:
 
 
 @app.command()
-def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, seed: Seed = 1) -> None:
+def demo(
+    port: Port = 8000,
+    sandbox_port: Port = 8900,
+    people: People = 1000,
+    seed: Seed = 1,
+    live: Annotated[bool, typer.Option("--live", help="Let people in the sandbox change records all the time.")] = False,
+) -> None:
     """Start the sandbox and the gateway together, everything connected, on loopback and without a key."""
     import sandbox.app as vendors  # the one place where the product meets the sandbox
 
@@ -77,13 +82,32 @@ def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, se
     with ExitStack() as stack:
         # A folder of its own: the sandbox forgets its tokens when it stops, and so must we.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="c360-demo-"))
-        settings = load(None, {}, data_dir=folder, port=port, require_key=False, sources=connected)
+        gateway = f"http://127.0.0.1:{port}"
+        settings = load(None, {}, data_dir=folder, port=port, require_key=False, sources=connected, public_url=gateway)
         listening = [
             stack.enter_context(_listening("127.0.0.1", each, option))
             for each, option in ((sandbox_port, "--sandbox-port"), (port, "--port"))
         ]
-        print(_welcome(f"http://127.0.0.1:{port}", address, people, len(world.dialects), world.world.people[0].email), flush=True)
-        _run([vendors.server(world)], listening, settings)
+        print(_welcome(gateway, address, people, len(world.dialects), world.world.people[0].email), flush=True)
+
+        async def beside(runtime: Runtime) -> None:
+            await _entered(runtime, world.dialects)
+            if live:
+                await vendors.living(world)
+
+        _run([vendors.server(world)], listening, settings, beside)
+
+
+async def _entered(runtime: Runtime, vendors: Mapping[str, Any]) -> None:
+    """Be the administrator who enters address and secret where a vendor takes them by hand only."""
+    missing = {each.id: each for each in runtime.registry.of(WORKSPACE) if each.adapter.push and not each.adapter.push.subscribes}
+    while missing:
+        for id, source in list(missing.items()):
+            if runtime.hooks.state(id) is not None:
+                secret, address = await runtime.hooks.proved_by(source), runtime.hooks.address(id)
+                vendors[source.system].hook(address, secret)
+                del missing[id]
+        await asyncio.sleep(0.5)
 
 
 @app.command()
@@ -246,68 +270,46 @@ def sources_remove(id: str) -> None:
         _stop(f"there is no source {id!r}")
 
 
-@endpoints.command("add")
-def endpoints_add(
-    url: Annotated[str, typer.Argument(help="https://…")],
-    events: Annotated[list[str] | None, typer.Option(help='Such as "contact.*" or "deal.updated"; repeat; default all.')] = None,
-    retry: Annotated[str, typer.Option(help="What differs from the retry policy, as JSON: '{\"maxAttempts\": 20}'.")] = "{}",
+@app.command()
+def erase(customer: Annotated[str, typer.Argument(help="The customer's id.")]) -> None:
+    """Erase what is kept here about a customer: identity, events, what waits, caches. Their systems are left as they are."""
+    many = _with(lambda runtime: runtime.erasure.customer(WORKSPACE, customer))
+    print(f"erased: {many} record{'' if many == 1 else 's'}")
+
+
+@app.command()
+def watch(
+    source: Annotated[str | None, typer.Argument(help="One source; default all.")] = None,
+    rotate: Annotated[bool, typer.Option("--rotate", help="With a new secret; the one before it stays good for a day.")] = False,
+    end: Annotated[bool, typer.Option("--end", help="End the subscriptions.")] = False,
+    show_secret: Annotated[bool, typer.Option("--show-secret", help="For systems where an administrator enters it.")] = False,
 ) -> None:
-    """Send what happens from now on to an address; its secret is shown this once."""
-    try:
-        policy = json.loads(retry)
-    except json.JSONDecodeError as error:
-        _stop(f"--retry: not JSON: {error}")
-    if not isinstance(policy, dict):
-        _stop("--retry: not a JSON object")
-    id, secret = _with(lambda runtime: runtime.endpoints.add(WORKSPACE, url, events or ["*"], policy))
-    print(f"{secret}\n(id {id}; the secret is not shown again)")
+    """Subscribe to what systems tell by themselves, and show how each is told of."""
 
+    async def look(runtime: Runtime) -> list[str]:
+        await runtime.hooks.refresh()
+        chosen = [each for each in runtime.registry.of(WORKSPACE) if source is None or each.id == source]
+        if not chosen:
+            raise ConfigurationError(f"there is no source {source!r}")
+        lines = [f"{'source':<16} {'webhooks':<9} {'subscriptions':<13} {'bound':<7} address"]
+        for each in chosen:
+            if each.adapter.push is None:
+                lines.append(f"{each.id:<16} {'none':<9} {'-':<13} {bound(each):<5.0f} s -")
+                continue
+            if end:
+                await runtime.hooks.end(each)
+            else:
+                await runtime.hooks.look_after(each, rotate=rotate)
+            now = runtime.health.webhooks(each)
+            if now is None:
+                continue
+            told = f"{now.address or 'set public_url'}{f' ({now.reason})' if now.reason else ''}"
+            lines.append(f"{each.id:<16} {now.state:<9} {now.subscriptions:<13} {bound(each):<5.0f} s {told}")
+            if show_secret and (secret := runtime.hooks.secret(each)) is not None:
+                lines.append(f"{'':<16} secret {secret}")
+        return lines
 
-@endpoints.command("list")
-def endpoints_list() -> None:
-    """List endpoints, and how their deliveries go."""
-    for each in _with(lambda runtime: runtime.endpoints.all(WORKSPACE)):
-        row, tally = each.row, each.tally
-        rate = f"{tally.failed / tally.sends:.0%}" if tally.sends else "-"
-        print(
-            f"{row.id}  {row.state:<9} failing {rate:<5} waiting {tally.waiting:<6} parked {tally.parked:<6} "
-            f"{','.join(row.events):<24} {row.url}{f'  ({row.reason})' if row.reason else ''}"
-        )
-
-
-@endpoints.command("rotate")
-def endpoints_rotate(
-    id: str, overlap: Annotated[float, typer.Option(min=0, help="Hours in which both secrets sign.")] = 24
-) -> None:
-    """Give an endpoint a new secret; it is shown this once."""
-    print(_with(lambda runtime: runtime.endpoints.rotate(WORKSPACE, id, overlap=timedelta(hours=overlap))))
-
-
-@endpoints.command("replay")
-def endpoints_replay(
-    id: str,
-    parked: Annotated[bool, typer.Option("--parked", help="All that was given up.")] = False,
-    since: Annotated[str | None, typer.Option(help="All that happened after this cursor.")] = None,
-    event: Annotated[str | None, typer.Option(help="One event, by its id.")] = None,
-) -> None:
-    """Send again what an endpoint has missed, under the same ids."""
-    if [parked, since is not None, event is not None].count(True) != 1:
-        _stop("say either --parked, or --since, or --event")
-
-    async def replay(runtime: Runtime) -> int:
-        if since is not None:
-            return await runtime.endpoints.replay_since(WORKSPACE, id, number_of(since))
-        if event is not None:
-            return await runtime.endpoints.replay_event(WORKSPACE, id, number_of(event))
-        return await runtime.endpoints.replay_parked(WORKSPACE, id)
-
-    print(f"{_with(replay)} to be sent again")
-
-
-@endpoints.command("remove")
-def endpoints_remove(id: str) -> None:
-    """Forget an endpoint, and what it was still to be sent."""
-    _with(lambda runtime: runtime.endpoints.remove(WORKSPACE, id))
+    print("\n".join(_with(look)))
 
 
 async def _checked(runtime: Runtime, id: str) -> str:
@@ -339,8 +341,11 @@ def _with(work: Callable[[Runtime], Awaitable[T]]) -> T:
         _stop(f"{error.code}: {error.message}")
 
 
-def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], settings: Settings | None = None) -> None:
-    """Serve until a signal, the gateway of `settings` last; when one server stops, all do."""
+def _run(
+    servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], settings: Settings | None = None,
+    beside: Callable[[Runtime], Awaitable[None]] | None = None,
+) -> None:  # fmt: skip
+    """Serve until a signal, the gateway of `settings` last; when one server stops, all do. `beside` runs as long as they do."""
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -353,6 +358,9 @@ def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], 
                     app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=DRAIN,
                     timeout_keep_alive=65,
                 )))  # fmt: skip
+                if beside is not None:
+                    work = asyncio.ensure_future(beside(app.state.runtime))
+                    stack.callback(work.cancel)
             gc.collect()
             gc.freeze()  # what was made at the start lives as long as the process: the collector need not walk it again
             tasks = [asyncio.create_task(server.serve(sockets=[each])) for server, each in zip(serving, listening, strict=True)]
@@ -396,3 +404,6 @@ def _is_loopback(host: str) -> bool:
 def _stop(message: str) -> NoReturn:
     print(f"c360: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+app.add_typer(commands(_with, _stop), name="endpoints")

@@ -50,9 +50,25 @@ class SourceSettings(_Strict):
     options: dict[str, str] = Field(default_factory=dict)
 
 
+class AppSettings(_Strict):
+    """One of our apps at a vendor that serves several sources: systems deliver to /webhooks/<id>.
+
+    Attributes:
+        secrets: the current client secret, and during a rotation the one before it.
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    system: str
+    secrets: tuple[SecretStr, ...] = Field(min_length=1, max_length=5)
+
+
 class Settings(_Strict):
     """
     Attributes:
+        public_url: where systems reach us from outside, for their webhooks; None: they are not subscribed to.
+        follow: hear of changes by webhooks and feeds; off: nothing is asked but what callers ask for.
+        max_webhook: bytes of a delivery.
+        keep_events: days for which events can be resumed from; keep_most: at most so many of them.
         database_url: sqlite:///… or postgresql://…; default a file in `data_dir`.
         key: 32 bytes in base64, or several separated by commas, the first one sealing; default a file in `data_dir`.
         require_key: callers need an API key; off only for the demo, which then checks Host and Origin instead.
@@ -82,6 +98,12 @@ class Settings(_Strict):
     max_aliases: int = Field(default=30, ge=0)
     adapters: tuple[Path, ...] = ()
     webhook_private_hosts: tuple[str, ...] = ()
+    public_url: AnyHttpUrl | None = None
+    follow: bool = True
+    max_webhook: int = Field(default=1_048_576, ge=1024, le=26_214_400)
+    keep_events: int = Field(default=7, ge=1, le=365)
+    keep_most: int = Field(default=1_000_000, ge=1000)
+    apps: tuple[AppSettings, ...] = ()
     log_level: str = Field(default="INFO", pattern=r"(?i)^(debug|info|warning|error)$")
     sources: tuple[SourceSettings, ...] = ()
 

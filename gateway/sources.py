@@ -86,7 +86,7 @@ class Opener:
                 scheme, found[1], workspace=row.workspace, source=row.id, base_url=row.base_url, store=self._grants,
                 exchange=_exchange(http, self._clock), expired=_expired, clock=self._clock,
             ),
-            budget=budget, cache=self._cache, clock=self._clock, state=row.state, reason=row.reason,  # type: ignore[arg-type]
+            budget=budget, cache=self._cache, clock=self._clock, state=row.state, reason=row.reason, account=row.account,  # type: ignore[arg-type]
         )  # fmt: skip
 
 

@@ -117,11 +117,26 @@ class IdentityIndex:
         if not _changed(said.values(), known):
             return {ref: row.customer for ref, row in known.items()}
         async with self._database.write() as connection:
-            await rows.lock(connection)
-            known = await rows.records(connection, workspace, said)
-            if changed := _changed(said.values(), known):
-                known |= await self._settle(connection, workspace, changed, ())
-        return {ref: known[ref].customer for ref in said}
+            return await self.observe_in(connection, workspace, seen)
+
+    async def observe_in(
+        self, connection: AsyncConnection, workspace: str, seen: Sequence[Observed], gone: Iterable[Ref] = ()
+    ) -> dict[Ref, str]:
+        """Do what `observe` does, and forget what is gone, in the caller's transaction. Return the customers of both, the latter's last."""
+        said = {each.ref: each for each in seen}
+        await rows.lock(connection)
+        lost = await rows.records(connection, workspace, gone)
+        if lost:
+            await rows.remove_records(connection, workspace, list(lost))
+            await self._settle(connection, workspace, (), {row.customer for row in lost.values()})
+        known = await rows.records(connection, workspace, said)
+        if changed := _changed(said.values(), known):
+            known |= await self._settle(connection, workspace, changed, ())
+        return {ref: known[ref].customer for ref in said} | {ref: row.customer for ref, row in lost.items()}
+
+    async def customers_of(self, connection: AsyncConnection, workspace: str, refs: Iterable[Ref]) -> dict[Ref, str]:
+        """Return the customers of records that the index knows."""
+        return {ref: row.customer for ref, row in (await rows.records(connection, workspace, refs)).items()}
 
     async def members(self, workspace: str, ids: Iterable[str]) -> dict[str, Members]:
         """Return, for each id that was ever minted, the customer it resolves to now; unknown ids are absent."""
@@ -153,11 +168,7 @@ class IdentityIndex:
     async def forget(self, workspace: str, refs: Sequence[Ref]) -> None:
         """Drop records that their systems no longer have; what held together only through them comes apart."""
         async with self._database.write() as connection:
-            await rows.lock(connection)
-            gone = await rows.records(connection, workspace, refs)
-            if gone:
-                await rows.remove_records(connection, workspace, list(gone))
-                await self._settle(connection, workspace, (), {row.customer for row in gone.values()})
+            await self.observe_in(connection, workspace, (), refs)
 
     async def _settle(
         self, connection: AsyncConnection, workspace: str, changed: Sequence[Observed], touched: Iterable[str]

@@ -12,6 +12,7 @@ from sources.reading import ReadPolicy
 from sources.source import Source
 from sources.writer import Writer
 from sync.endpoints import Endpoints
+from sync.health import HealthBook
 from sync.log import EventLog
 
 Fields = frozenset[tuple[str, str]]  # (kind, target field): what the selection below needs, see schema/selection.py
@@ -70,6 +71,7 @@ class Context:
     writer: Writer
     events: EventLog
     endpoints: Endpoints
+    health: HealthBook
     clock: Clock
     started: float
     deadline: float = 5.0

@@ -7,8 +7,6 @@ What they leave open is answered so: the edges of date filters belong to the spa
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
 from itertools import islice
 from typing import Any
 
@@ -16,6 +14,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandbox.bigcommerce_answers import DEFAULT, PAGE, iso, millis, paged, rfc2822, v2_error, v3_error, whole
+from sandbox.bigcommerce_hooks import Hooks
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, json_response
 from sandbox.table import Field as Column
@@ -23,8 +23,8 @@ from sandbox.table import Row, Table
 from sandbox.world import PRODUCTS, Order, Profile, World
 
 STORE = "c360demo"
-TOKEN = "bigcommerce-demo-token"
-_QUOTA, _WINDOW, _PAGE, _DEFAULT, _MOST = 150, 30, 250, 50, 10
+TOKEN, CLIENT_SECRET = "bigcommerce-demo-token", "bigcommerce-demo-secret"
+_QUOTA, _WINDOW, _MOST = 150, 30, 10
 _STATUSES = (
     "Incomplete", "Pending", "Shipped", "Partially Shipped", "Refunded", "Cancelled", "Declined", "Awaiting Payment", "Awaiting Pickup",
     "Awaiting Shipment", "Completed", "Awaiting Fulfillment", "Manual Verification Required", "Disputed", "Partially Refunded",
@@ -57,6 +57,7 @@ class BigCommerce(Dialect):
         super().__init__(world, clock, base_url=base_url)
         self._window, self._used = -1, 0
         self._deleted: set[str] = set()
+        self.hooks = Hooks(clock, lambda sending: self.outbox.post(sending), store=STORE, secret=CLIENT_SECRET)
         self._last = 2_000_000_000  # id of the customer made last; the population's are below
         customers = {str(each.id): each for each in world.profiles[self.name] if not each.deleted}
         orders = {str(each.id): each for each in world.orders[self.name]}
@@ -65,8 +66,8 @@ class BigCommerce(Dialect):
                 customers, self._customer,
                 indexes={"email": Column(lambda each: _email(each).lower(), lambda row: row["email"].lower())},
                 orders={
-                    "date_created": Column(lambda each: each.created, lambda row: _millis(row["date_created"])),
-                    "date_modified": Column(lambda each: each.updated, lambda row: _millis(row["date_modified"])),
+                    "date_created": Column(lambda each: each.created, lambda row: millis(row["date_created"])),
+                    "date_modified": Column(lambda each: each.updated, lambda row: millis(row["date_modified"])),
                     "last_name": Column(lambda each: each.family.lower(), lambda row: row["last_name"].lower()),
                 },
             ),
@@ -75,8 +76,8 @@ class BigCommerce(Dialect):
                 indexes={"customer": Column(lambda each: each.contact, lambda row: row["customer_id"])},
                 orders={
                     "id": Column(lambda each: each.id, lambda row: row["id"]),
-                    "date_created": Column(lambda each: each.created, lambda row: _millis(row["date_created"])),
-                    "date_modified": Column(lambda each: each.updated, lambda row: _millis(row["date_modified"])),
+                    "date_created": Column(lambda each: each.created, lambda row: millis(row["date_created"])),
+                    "date_modified": Column(lambda each: each.updated, lambda row: millis(row["date_modified"])),
                 },
             ),
         }  # fmt: skip
@@ -101,6 +102,7 @@ class BigCommerce(Dialect):
             Endpoint("DELETE", f"{root}/v3/customers", self._remove),
             Endpoint("GET", f"{root}/v3/customers/attributes", self._attributes),
             Endpoint("PUT", f"{root}/v3/customers/attribute-values", self._set_attributes),
+            *self.hooks.endpoints(root),
         ]
 
     async def admit(self, request: Request, endpoint: Endpoint) -> Response | None:
@@ -134,15 +136,15 @@ class BigCommerce(Dialect):
 
     def unknown(self, request: Request) -> Response:
         if "/v2/" in request.url.path:
-            return _v2_error(404, "The requested resource was not found.")
-        return _v3_error(404, "Resource not found.")
+            return v2_error(404, "The requested resource was not found.")
+        return v3_error(404, "Resource not found.")
 
     def change(self, kind: str, native_id: str, fields: Mapping[str, Any]) -> Row | None:
         row = self.tables[kind].get(native_id)
         if row is None or native_id in self._deleted:
             return None
         now = self.clock.time() * 1000
-        row = {**row, **fields, "date_modified": _iso(now) if kind == "contact" else _rfc2822(now)}
+        row = {**row, **fields, "date_modified": iso(now) if kind == "contact" else rfc2822(now)}
         self.tables[kind].put(native_id, row)
         return row
 
@@ -157,6 +159,12 @@ class BigCommerce(Dialect):
             self.tables[kind].remove(native_id)
         return True
 
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self.hooks.listed()
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        self.hooks.changed(kind, native_id, before, after)
+
     def _reset(self) -> float:
         return _WINDOW - self.clock.time() % _WINDOW
 
@@ -165,15 +173,15 @@ class BigCommerce(Dialect):
     async def _customers(self, request: Request) -> Response:
         said = request.query_params
         if unknown := sorted(said.keys() - _CUSTOMER_FILTERS):
-            return _v3_error(422, f"The filter(s): {', '.join(unknown)} are not valid filter parameter(s).")
+            return v3_error(422, f"The filter(s): {', '.join(unknown)} are not valid filter parameter(s).")
         sort = said.get("sort", "")
         if sort and sort not in _CUSTOMER_SORTS:
-            return _v3_error(422, f"The value {sort} is not a valid sort.")
+            return v3_error(422, f"The value {sort} is not a valid sort.")
         try:
             rows = list(self._chosen(said, sort))
-            return self._paged(rows, said)
+            return paged(rows, said)
         except ValueError as error:
-            return _v3_error(422, str(error))
+            return v3_error(422, str(error))
 
     def _chosen(self, said: Mapping[str, str], sort: str) -> Iterator[Row]:
         table = self.tables["contact"]
@@ -186,22 +194,14 @@ class BigCommerce(Dialect):
                 few = [row for id in dict.fromkeys(said["id:in"].split(",")) if (row := table.get(id)) is not None]
             rows: Iterator[Row] = iter(sorted(few, key=lambda row: row[column], reverse=way == "desc"))
         else:
-            rows = _scattered(table, column, bounds.get(column, (None, None)), descending=way == "desc", parse=_millis)
+            rows = _scattered(table, column, bounds.get(column, (None, None)), descending=way == "desc", parse=millis)
         phones = set(said["phone:in"].split(",")) if "phone:in" in said else None
         with_attributes = "attributes" in said.get("include", "").split(",")
         for row in rows:
             if phones is not None and row["phone"] not in phones:
                 continue
-            if all(_between(_millis(row[name]), *bound) for name, bound in bounds.items()):
+            if all(_between(millis(row[name]), *bound) for name, bound in bounds.items()):
                 yield row if with_attributes else {name: value for name, value in row.items() if name != "attributes"}
-
-    def _paged(self, rows: list[Row], said: Mapping[str, str]) -> Response:
-        size, page = _whole(said, "limit", _DEFAULT, most=_PAGE), _whole(said, "page", 1)
-        part = rows[(page - 1) * size : page * size]
-        paging = {
-            "total": len(rows), "count": len(part), "per_page": size, "current_page": page, "total_pages": max(math.ceil(len(rows) / size), 1), "links": {},
-        }  # fmt: skip
-        return json_response({"data": part, "meta": {"pagination": paging}})
 
     async def _create(self, request: Request) -> Response:
         bodies = _customers_in(await request.body())
@@ -211,9 +211,9 @@ class BigCommerce(Dialect):
         for body in bodies:
             problem = self._problem(body, ("email", "first_name", "last_name"), rows)
             if problem is not None:
-                return _v3_error(422, "Create customers failed.", {".customer_create": problem})
+                return v3_error(422, "Create customers failed.", {".customer_create": problem})
             self._last += 1
-            now = _iso(self.clock.time() * 1000)
+            now = iso(self.clock.time() * 1000)
             blank = self._customer(Profile(self._last, 0, "", "", None, (), None, "", "US", 0, 0, 0, 0, 0))
             told = {name: value for name, value in body.items() if name in blank and name != "attributes"}
             attributes = [
@@ -246,12 +246,12 @@ class BigCommerce(Dialect):
                 continue  # what is not there is left out of the answer
             problem = self._problem(body, (), rows)
             if problem is not None:
-                return _v3_error(422, "Update customers failed.", {".customer_update": problem})
+                return v3_error(422, "Update customers failed.", {".customer_update": problem})
             rows.append(
                 {
                     **row,
                     **{name: value for name, value in body.items() if name != "attributes"},
-                    "date_modified": _iso(self.clock.time() * 1000),
+                    "date_modified": iso(self.clock.time() * 1000),
                 }
             )
         for row in rows:
@@ -273,7 +273,7 @@ class BigCommerce(Dialect):
     async def _remove(self, request: Request) -> Response:
         ids = request.query_params.get("id:in", "")
         if not ids:
-            return _v3_error(422, "The filter id:in is required.")
+            return v3_error(422, "The filter id:in is required.")
         for id in ids.split(","):
             self.delete("contact", id)
         return Response(status_code=204)
@@ -287,7 +287,7 @@ class BigCommerce(Dialect):
             each.get("attribute_id") not in known or self.tables["contact"].get(str(each.get("customer_id"))) is None
             for each in bodies
         ):
-            return _v3_error(422, "Update attribute values failed.", {".attribute_value": "attribute or customer not found"})
+            return v3_error(422, "Update attribute values failed.", {".attribute_value": "attribute or customer not found"})
         for each in bodies:
             row = self.tables["contact"].get(str(each["customer_id"])) or {}
             others = [one for one in row["attributes"] if one["attribute_id"] != each["attribute_id"]]
@@ -313,7 +313,7 @@ class BigCommerce(Dialect):
             }
             for id, name, type in _ATTRIBUTES
         ]
-        return self._paged(rows, request.query_params)
+        return paged(rows, request.query_params)
 
     # ---- V2 ----
 
@@ -325,15 +325,15 @@ class BigCommerce(Dialect):
     async def _orders(self, request: Request) -> Response:
         said = request.query_params
         if unknown := sorted(said.keys() - _ORDER_FILTERS):
-            return _v2_error(400, f"The field '{unknown[0]}' is not supported by this resource.")
+            return v2_error(400, f"The field '{unknown[0]}' is not supported by this resource.")
         column, _, way = said.get("sort", "id:asc").partition(":")
         if column not in _ORDER_SORTS or way not in {"asc", "desc", ""}:
-            return _v2_error(400, f"The field 'sort' is invalid: '{said['sort']}'.")
+            return v2_error(400, f"The field 'sort' is invalid: '{said['sort']}'.")
         try:
-            size, page = _whole(said, "limit", _DEFAULT, most=_PAGE), _whole(said, "page", 1)
+            size, page = whole(said, "limit", DEFAULT, most=PAGE), whole(said, "page", 1)
             rows = list(islice(self._chosen_orders(said, column, way), (page - 1) * size, page * size))
         except ValueError as error:
-            return _v2_error(400, str(error))
+            return v2_error(400, str(error))
         return json_response(rows) if rows else Response(status_code=204)
 
     def _chosen_orders(self, said: Mapping[str, str], column: str, way: str) -> Iterator[Row]:
@@ -344,13 +344,13 @@ class BigCommerce(Dialect):
             rows: Iterator[Row] = iter(sorted(found, key=lambda row: _sortable(row[column]), reverse=way == "desc"))
         else:
             walked = column if column in {"id", "date_created", "date_modified"} else "id"
-            rows = _scattered(table, walked, bounds.get(walked, (None, None)), descending=way == "desc", parse=_millis)
+            rows = _scattered(table, walked, bounds.get(walked, (None, None)), descending=way == "desc", parse=millis)
         for row in rows:
             if row["is_deleted"] or ("status_id" in said and str(row["status_id"]) != said["status_id"]):
                 continue
             if "email" in said and (row["billing_address"]["email"] or "").lower() != said["email"].lower():
                 continue
-            if all(_between(_millis(row[name]), *bound) for name, bound in bounds.items()):
+            if all(_between(millis(row[name]), *bound) for name, bound in bounds.items()):
                 yield row
 
     async def _order_count(self, _: Request) -> Response:
@@ -363,18 +363,18 @@ class BigCommerce(Dialect):
 
     async def _one_order(self, request: Request) -> Response:
         row = self.tables["order"].get(str(request.path_params["id"]))
-        return json_response(row) if row is not None else _v2_error(404, "The requested resource was not found.")
+        return json_response(row) if row is not None else v2_error(404, "The requested resource was not found.")
 
     async def _products(self, request: Request) -> Response:
         id = request.path_params["id"]
         order = self.tables["order"].entry(str(id))
         if order is None:
-            return _v2_error(404, "The requested resource was not found.")
+            return v2_error(404, "The requested resource was not found.")
         try:
-            size = _whole(request.query_params, "limit", _DEFAULT, most=_PAGE)
-            start = (_whole(request.query_params, "page", 1) - 1) * size
+            size = whole(request.query_params, "limit", DEFAULT, most=PAGE)
+            start = (whole(request.query_params, "page", 1) - 1) * size
         except ValueError as error:
-            return _v2_error(400, str(error))
+            return v2_error(400, str(error))
         items = [_item(order, nth, which, quantity) for nth, (which, quantity) in enumerate(order.items)][start : start + size]
         return json_response(items) if items else Response(status_code=204)
 
@@ -385,7 +385,7 @@ class BigCommerce(Dialect):
         return {
             "id": each.id, "authentication": {"force_password_reset": False}, "company": company, "customer_group_id": 0, "email": _email(each),
             "first_name": each.given, "last_name": each.family, "notes": "", "phone": each.phone or "", "registration_ip_address": "", "tax_exempt_category": "",
-            "date_created": _iso(each.created), "date_modified": _iso(each.updated), "accepts_product_review_abandoned_cart_emails": False,
+            "date_created": iso(each.created), "date_modified": iso(each.updated), "accepts_product_review_abandoned_cart_emails": False,
             "channel_ids": None, "origin_channel_id": 1, "address_count": 0, "attribute_count": len(_ATTRIBUTES),
             "attributes": [
                 {"attribute_id": 1, "attribute_value": ("gold", "silver")[each.number % 2], "customer_id": each.id, "id": each.id * 2},
@@ -397,7 +397,7 @@ class BigCommerce(Dialect):
         total, status = f"{each.cents / 100:.4f}", _STATES[each.state]
         link = f"/stores/{STORE}/v2/orders/{each.id}/products"
         return {
-            "id": each.id, "customer_id": each.contact, "date_created": _rfc2822(each.created), "date_modified": _rfc2822(each.updated), "date_shipped": "",
+            "id": each.id, "customer_id": each.contact, "date_created": rfc2822(each.created), "date_modified": rfc2822(each.updated), "date_shipped": "",
             "status_id": status, "status": _STATUSES[status], "custom_status": _STATUSES[status], "subtotal_ex_tax": total, "subtotal_inc_tax": total,
             "total_ex_tax": total, "total_inc_tax": total, "total_tax": "0.0000", "refunded_amount": total if status == 4 else "0.0000", "discount_amount": "0.0000",
             "coupon_discount": "0.0000", "shipping_cost_inc_tax": "0.0000", "items_total": sum(quantity for _, quantity in each.items), "items_shipped": 0,
@@ -439,7 +439,7 @@ def _scattered(
 
 
 def _spans(said: Mapping[str, str], low: str, high: str) -> tuple[int | None, int | None]:
-    return (_millis(said[low]) if low in said else None, _millis(said[high]) if high in said else None)
+    return (millis(said[low]) if low in said else None, millis(said[high]) if high in said else None)
 
 
 def _between(value: int, low: int | None, high: int | None) -> bool:
@@ -447,35 +447,7 @@ def _between(value: int, low: int | None, high: int | None) -> bool:
 
 
 def _sortable(value: Any) -> Any:
-    return _millis(value) if isinstance(value, str) and "," in value else (value is not None, value)
-
-
-def _whole(said: Mapping[str, str], name: str, default: int, *, most: int = 1_000_000) -> int:
-    value = said.get(name, str(default))
-    if not value.isdigit() or int(value) < 1:
-        raise ValueError(f"The field '{name}' is invalid.")
-    return min(int(value), most)
-
-
-def _millis(text: str) -> int:
-    """Read ISO 8601 (UTC where no zone is said) or RFC 2822."""
-    try:
-        moment = parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(text)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"The date '{text}' is invalid.") from error
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _iso(millis: float) -> str:
-    return f"{datetime.fromtimestamp(millis // 1000, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _rfc2822(millis: float) -> str:
-    return format_datetime(datetime.fromtimestamp(millis // 1000, tz=UTC))
-
-
-def _v2_error(status: int, message: str) -> Response:
-    return json_response([{"status": status, "message": message}], status=status)
+    return millis(value) if isinstance(value, str) and "," in value else (value is not None, value)
 
 
 def _customers_in(raw: bytes) -> list[Row] | Response:
@@ -483,17 +455,7 @@ def _customers_in(raw: bytes) -> list[Row] | Response:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _v3_error(400, "Input is invalid.")
+        return v3_error(400, "Input is invalid.")
     if not isinstance(body, list) or not all(isinstance(each, dict) for each in body):
-        return _v3_error(422, "The body must be an array.")
-    return _v3_error(413, "Too many items.") if len(body) > _MOST else body
-
-
-def _v3_error(status: int, title: str, errors: Mapping[str, str] | None = None) -> Response:
-    body = {
-        "status": status,
-        "title": title,
-        "type": "https://developer.bigcommerce.com/api-docs/getting-started/api-status-codes",
-        "errors": dict(errors or {}),
-    }
-    return json_response(body, status=status)
+        return v3_error(422, "The body must be an array.")
+    return v3_error(413, "Too many items.") if len(body) > _MOST else body

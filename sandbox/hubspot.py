@@ -5,7 +5,7 @@ official Python client. Both path families are served: classic v3/v4 and the dat
 of its own: `hubspot_properties`, `hubspot_rows`, `hubspot_links`, `hubspot_search`, `hubspot_values`, `hubspot_writing`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from sandbox import hubspot_links as graph
 from sandbox import hubspot_search as searching
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
+from sandbox.faults import Faults
 from sandbox.hubspot_answers import Loose, Refusal, batch, correlation, error, invalid, listed, paged
 from sandbox.hubspot_properties import (
     PORTAL,
@@ -177,6 +178,35 @@ class HubSpot(Dialect):
 
     def delete(self, kind: str, native_id: str) -> bool:
         return self._store.archive(self.objects[kind], native_id)
+
+    def restore(self, kind: str, native_id: str) -> bool:
+        """Take a record out of the recycle bin, as a user of the portal would; there is no call for it."""
+        return self._store.restore(self.objects[kind], native_id)
+
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge two contacts as a user of the portal would; other kinds are not merged here."""
+        return kind == "contact" and self._writing.merge(winner, loser) is not None
+
+    # ---- webhooks ----
+
+    def hook(self, url: str, client_secret: str, *, only: Sequence[str] | None = None) -> None:
+        """Let the portal's app have an address for webhooks.
+
+        Args:
+            only: the subscriptions it has, such as "contact.creation" or "contact.propertyChange email"; None: all.
+        """
+        self._store.hooks.add(url, client_secret, only)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._store.hooks.listed()
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if kind != "owner" and after is not None and native_id not in self._store.quiet:
+            self._store.hooks.changed(self.objects[kind], native_id, before, after)
+
+    def listen(self, faults: Faults) -> None:
+        super().listen(faults)
+        self._store.hooks.outbox, self._store.hooks.skew = self.outbox, lambda: self.skew
 
     def _limited(self, message: str, policy: str) -> Response:
         return json_response(

@@ -6,10 +6,12 @@ from typing import Any
 
 from sandbox.clock import SandboxClock
 from sandbox.hubspot_answers import iso, millis
+from sandbox.hubspot_hooks import Hooks
 from sandbox.hubspot_links import Links
 from sandbox.hubspot_properties import created, modified
 from sandbox.table import Row, Table
 
+MERGED = "hs_merged_object_ids"
 LAG = 5.0  # seconds; the vendor says "a few moments" and no number
 
 
@@ -25,6 +27,8 @@ class Store:
     ) -> None:  # fmt: skip
         self.clock, self.tables, self.merged = clock, tables, merged
         self.links: Links
+        self.hooks = Hooks(clock)
+        self.quiet: set[str] = set()  # what is gone in a way that has an event of its own
         self.archived = {
             kind: {id for id, entry in table.entries() if getattr(entry, "deleted", False)} for kind, table in tables.items()
         }
@@ -73,6 +77,39 @@ class Store:
         self.keep(kind, {**row, "archived": True, "archivedAt": iso(self.clock.time() * 1000)})
         return True
 
+    def restore(self, kind: str, id: str) -> bool:
+        """Take a record out of the recycle bin; that its modified time moves is a guess."""
+        row = self.tables[kind].get(id)
+        if row is None or not row["archived"]:
+            return False
+        now = iso(self.clock.time() * 1000)
+        row = {name: value for name, value in row.items() if name != "archivedAt"}
+        self.keep(kind, {**row, "archived": False, "updatedAt": now, "properties": {**row["properties"], modified(kind): now}})
+        return True
+
+    def merge(self, kind: str, winner: Row, loser: Row, changes: Row) -> Row:
+        """Let one record go into another, which is changed; return that one. The loser is in no list any more."""
+        swallowed = [*split(winner["properties"].get(MERGED)), *split(loser["properties"].get(MERGED)), loser["id"]]
+        self.merged |= dict.fromkeys(swallowed, winner["id"])
+        self.links.inherit(kind, winner["id"], loser["id"])
+        self._drop(kind, loser["id"])
+        after = self.change(kind, winner, {**changes, MERGED: ";".join(swallowed)})
+        self.hooks.merged(kind, winner["id"], [loser["id"]], len(changes))
+        return after
+
+    def forget(self, id: str) -> bool:
+        """Delete a contact for good, as a privacy request asks."""
+        if not self.tables["contacts"].knows(id):
+            return False
+        self._drop("contacts", id)
+        self.hooks.forgotten(id)
+        return True
+
+    def _drop(self, kind: str, id: str) -> None:
+        self.quiet.add(id)
+        self.archive(kind, id)
+        self.tables[kind].remove(id)
+
     def keep(self, kind: str, row: Row) -> None:
         self.tables[kind].put(row["id"], row)
         _mark(self.archived[kind], row)
@@ -93,6 +130,10 @@ class Store:
         for row in self.tables[kind].walk("id", start=start):
             if row["archived"] is archived and row["id"] != after:
                 yield row
+
+
+def split(ids: str | None) -> list[str]:
+    return [each for each in (ids or "").split(";") if each]
 
 
 def _mark(hidden: set[str], row: Row) -> None:

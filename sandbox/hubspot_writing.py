@@ -16,7 +16,7 @@ from sandbox.dialect import Endpoint, json_response
 from sandbox.hubspot_answers import Loose, Refusal, batch, invalid, shuffled
 from sandbox.hubspot_links import Links, default, labels, pair, pair_of
 from sandbox.hubspot_properties import DEFAULTS, projected
-from sandbox.hubspot_store import Store
+from sandbox.hubspot_store import Store, split
 from sandbox.hubspot_values import checked
 from sandbox.table import Row
 
@@ -73,6 +73,11 @@ class _Merge(Loose):
     objectIdToMerge: str
 
 
+class _Forget(Loose):
+    objectId: str
+    idProperty: str | None = None
+
+
 class _Link(Loose):
     # `from` is a word of Python's
     model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_"))
@@ -104,6 +109,7 @@ class Writing:
         """
         return [
             Endpoint("POST", f"{objects}/contacts/merge", _answering(self._merge)),
+            Endpoint("POST", f"{objects}/contacts/gdpr-delete", _answering(self._forget)),
             Endpoint("PUT", single + "/{type}/{id}/associations/default/{to}/{to_id}", _answering(self._tie_by_default)),
             Endpoint("PUT", single + "/{type}/{id}/associations/{to}/{to_id}", _answering(self._tie)),
             Endpoint("DELETE", single + "/{type}/{id}/associations/{to}/{to_id}", _answering(self._untie)),
@@ -143,26 +149,31 @@ class Writing:
 
     async def _merge(self, request: Request) -> Response:
         asked = await _body(request, _Merge)
-        winner, loser = (self._store.one("contacts", id) for id in (asked.primaryObjectId, asked.objectIdToMerge))
-        if winner is None or loser is None or winner["archived"] or loser["archived"] or winner["id"] == loser["id"]:
+        row = self.merge(asked.primaryObjectId, asked.objectIdToMerge)
+        if row is None:
             raise Refusal(400, "VALIDATION_ERROR", "Unable to merge: both records must be there and differ.")
+        return json_response(_shown("contacts", row))
+
+    def merge(self, winner_id: str, loser_id: str) -> Row | None:
+        """Merge two contacts, None where that cannot be."""
+        winner, loser = (self._store.one("contacts", id) for id in (winner_id, loser_id))
+        if winner is None or loser is None or winner["archived"] or loser["archived"] or winner["id"] == loser["id"]:
+            return None
         mine, theirs = winner["properties"], loser["properties"]
-        swallowed = [*_split(mine.get("hs_merged_object_ids")), *_split(theirs.get("hs_merged_object_ids")), loser["id"]]
         addresses = dict.fromkeys(
-            each for row in (mine, theirs) for each in (row.get("email"), *_split(row.get("hs_additional_emails"))) if each
+            each for row in (mine, theirs) for each in (row.get("email"), *split(row.get("hs_additional_emails"))) if each
         )
         first, *more = [*addresses] or [None]
         kept = {name: value for name, value in theirs.items() if value and not mine.get(name)}
-        self._store.archive("contacts", loser["id"])
-        self._store.links.inherit("contacts", winner["id"], loser["id"])
-        self._store.tables["contacts"].remove(loser["id"])
-        self._store.merged |= dict.fromkeys(swallowed, winner["id"])
-        names = {
-            "email": first,
-            "hs_additional_emails": ";".join(map(str, more)) or None,
-            "hs_merged_object_ids": ";".join(swallowed),
-        }
-        return json_response(_shown("contacts", self._store.change("contacts", winner, {**kept, **names})))
+        names = {"email": first, "hs_additional_emails": ";".join(map(str, more)) or None}
+        return self._store.merge("contacts", winner, loser, {**kept, **names})
+
+    async def _forget(self, request: Request) -> Response:
+        asked = await _body(request, _Forget)
+        row = self._store.one("contacts", asked.objectId, asked.idProperty)
+        if row is not None:
+            self._store.forget(row["id"])
+        return Response(status_code=204)  # whether or not there was someone to forget
 
     # ---- batches ----
 
@@ -309,13 +320,19 @@ class Writing:
     def _link(self, kind: str, to: str, id: str, other: str, *, primary: bool = False) -> None:
         self._there(kind, id)
         self._there(to, other)
-        first = "companies" in {kind, to} and kind != "companies" and not self._links.of(kind, to, id)
-        self._links.add(kind, to, id, other, primary=primary or first)
+        before = self._links.of(kind, to, id)
+        first = primary or ("companies" in {kind, to} and kind != "companies" and not before)
+        self._links.add(kind, to, id, other, primary=first)
         self._follow(kind, to, id, other)
+        if other not in before or (primary and before[0] != other):
+            self._store.hooks.tied(kind, to, id, other, removed=False, primary=first)
 
     def _unlink(self, kind: str, to: str, id: str, other: str) -> None:
+        before = self._links.of(kind, to, id)
         self._links.remove(kind, to, id, other)
         self._follow(kind, to, id, other)
+        if other in before:
+            self._store.hooks.tied(kind, to, id, other, removed=True, primary=False)
 
     def _follow(self, kind: str, to: str, id: str, other: str) -> None:
         """Let a contact's `associatedcompanyid` say which company is its primary one."""
@@ -420,7 +437,3 @@ def _at_most(limit: int, inputs: Sequence[object]) -> None:
 def _shown(kind: str, row: Row) -> Row:
     """Return a written record with the default properties and those that were ever given a value."""
     return projected(kind, row, [*DEFAULTS[kind], *(name for name, value in row["properties"].items() if value is not None)])
-
-
-def _split(ids: str | None) -> list[str]:
-    return [each for each in (ids or "").split(";") if each]

@@ -43,6 +43,9 @@ _CASCADES = {  # object → what goes with it
     "Account": (("Contact", "AccountId"), ("Opportunity", "AccountId")), "Contact": (("OpportunityContactRole", "ContactId"),),
     "Opportunity": (("OpportunityContactRole", "OpportunityId"),),
 }  # fmt: skip
+_BELONGS = {  # object → what moves along when it is merged
+    "Account": (("Contact", "AccountId"), ("Opportunity", "AccountId")), "Contact": (("OpportunityContactRole", "ContactId"),),
+}  # fmt: skip
 
 
 class Writing:
@@ -55,6 +58,8 @@ class Writing:
         self._clock, self._tables = clock, tables
         self._last = 70_000_000_000
         self._journal: list[tuple[str, str, Row | None]] = []  # (object, id, the row before) of one transaction
+        self._open = False
+        self._committed: list[Callable[[], None]] = []
 
     def endpoints(self) -> list[Endpoint]:
         root = f"/services/data/{VERSION}"
@@ -173,6 +178,7 @@ class Writing:
     def transaction(self) -> Iterator[Callable[[], None]]:
         """Give a function that takes back what was kept since."""
         self._journal.clear()
+        self._open = True
 
         def undo() -> None:
             for name, id, before in reversed(self._journal):
@@ -180,8 +186,34 @@ class Writing:
                     self._tables[name].remove(id)
                 else:
                     self._tables[name].put(id, before)
+            self._committed.clear()
 
-        yield undo
+        try:
+            yield undo
+        finally:
+            self._open = False
+            waiting, self._committed = self._committed, []
+            for tell in waiting:
+                tell()
+
+    def after_commit(self, tell: Callable[[], None]) -> None:
+        """Do something once the transaction that is open, if any, is committed; never when it is taken back."""
+        if self._open:
+            self._committed.append(tell)
+        else:
+            tell()
+
+    def merge(self, name: str, winner: Row, loser: Row) -> None:
+        """Let a record go into another: it lands in the recycle bin under its `MasterRecordId`, and what belonged to it moves along."""
+        with self.transaction():
+            for child, field in _BELONGS.get(name, ()):
+                for each in self._tables[child].having(field, [loser["Id"]]):
+                    if not each["IsDeleted"]:
+                        self._keep(child, {**each, **self._moved(), field: winner["Id"]}, before=each)
+            blank = {field: value for field, value in loser.items() if winner.get(field) is None and not read_only(name, field)}
+            self._keep(name, _derived(name, {**winner, **blank, **self._moved()}, blank), before=winner)
+            gone = {"IsDeleted": True, "MasterRecordId": winner["Id"]}
+            self._keep(name, {**loser, **self._moved(), **gone}, before=loser)
 
     def insert(self, name: str, given: Row, *, allow: bool) -> str:
         """Keep a new record; return its id."""

@@ -4,25 +4,13 @@ Written from shopify.dev (Admin API rate limits, search syntax, offline access t
 store on the Advanced plan: 200 points a second, 4,000 in the bucket.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 import orjson
-from graphql import (
-    FieldNode,
-    GraphQLError,
-    OperationDefinitionNode,
-    OperationType,
-    execute_sync,
-    get_operation_ast,
-    parse,
-    print_ast,
-    validate,
-)
-from graphql.execution.values import get_variable_values
+from graphql import GraphQLError, OperationType, execute_sync, get_operation_ast, parse, validate
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,7 +19,9 @@ from sandbox.clock import SandboxClock
 from sandbox.dialect import Bucket, Dialect, Endpoint, Tokens, form, json_response
 from sandbox.shopify_cost import MAX_COST, SCHEMA, cost_of, counted
 from sandbox.shopify_customers import GID, Customers
+from sandbox.shopify_hooks import Hooks
 from sandbox.shopify_pages import ORDERS, PAGE, Position, lines, ordered, paged, place, read_cursor, span
+from sandbox.shopify_refusals import answering, places, problem_of, wrong_variables
 from sandbox.shopify_searched import email_of, fits, phone_of, tests_of
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
@@ -47,7 +37,6 @@ _STATES = (
     ("PAID", "UNFULFILLED"), ("PAID", "PARTIALLY_FULFILLED"), ("PAID", "FULFILLED"), ("VOIDED", "UNFULFILLED"), ("REFUNDED", "FULFILLED"),
     ("PARTIALLY_REFUNDED", "FULFILLED"), ("PENDING", "UNFULFILLED"),
 )  # fmt: skip
-_VERSIONS = ("2026-01", "2026-04", "2026-07", "2026-10")  # those a request is answered in; an older one falls forward
 
 
 class Shopify(Dialect):
@@ -76,6 +65,10 @@ class Shopify(Dialect):
             self.tables["contact"], clock, blank=self._blank, orders=self._orders_of, shop=_SHOP,
             types={(space, key): type for owner, space, key, _, type in _DEFINITIONS if owner == "CUSTOMER"},
         )  # fmt: skip
+        self.hooks = Hooks(
+            clock, lambda sending: self.outbox.post(sending), shop=SHOP, secret=CLIENT_SECRET, metafields=_DEFINITIONS
+        )
+        self._merged: set[str] = set()
 
     # ---- surroundings ----
 
@@ -99,7 +92,7 @@ class Shopify(Dialect):
         return None
 
     def finish(self, request: Request, endpoint: Endpoint, response: Response) -> Response:
-        if not endpoint.open and (version := _answering(request.path_params["version"])):
+        if not endpoint.open and (version := answering(request.path_params["version"])):
             response.headers["X-Shopify-API-Version"] = version  # which version really answered
         return response
 
@@ -130,6 +123,8 @@ class Shopify(Dialect):
         if row is None:
             return None
         row = {**row, **fields, "updatedAt": _iso(self.clock.time() * 1000)}
+        if fields.keys() & {"firstName", "lastName"}:
+            row["displayName"] = " ".join(each for each in (row["firstName"], row["lastName"]) if each)
         self.tables[kind].put(native_id, row)
         return {name: value for name, value in row.items() if not callable(value)}
 
@@ -138,6 +133,47 @@ class Shopify(Dialect):
             return False
         self.tables[kind].remove(native_id)
         return True
+
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge two customers as a user does; their orders become the winner's, who takes the address and number that are missing."""
+        table = self.tables[kind]
+        gone, kept = table.get(loser), table.get(winner)
+        if kind != "contact" or gone is None or kept is None or loser == winner:
+            return False
+        for order in self._orders_of(int(loser)):
+            row = {
+                **order,
+                "customer": lambda _: table.get(winner),
+                "customerId": winner,
+                "updatedAt": _iso(self.clock.time() * 1000),
+            }
+            self.tables["order"].put(order["legacyResourceId"], row)
+        self._merged.add(loser)
+        table.remove(loser)
+        taken = {
+            name: kept[name] or gone[name] for name in ("firstName", "lastName", "defaultEmailAddress", "defaultPhoneNumber")
+        }
+        table.put(winner, {**kept, **taken, "updatedAt": _iso(self.clock.time() * 1000)})
+        said = {"admin_graphql_api_customer_kept_id": kept["id"], "admin_graphql_api_customer_deleted_id": gone["id"]}
+        self.hooks.tell(["CUSTOMERS_MERGE"], {**said, "admin_graphql_api_job_id": None, "status": "completed", "errors": []})
+        return True
+
+    # ---- webhooks ----
+
+    def hook(self, url: str, secret: str = CLIENT_SECRET) -> None:
+        """Do what is done in the app's settings: name where the compliance topics go, and rotate the app's client secret."""
+        self.hooks.compliance, self.hooks.secret = url, secret
+
+    def comply(self, topic: str, native_id: str = "") -> None:
+        """Send a compliance topic: customers/redact and customers/data_request of a customer, shop/redact of the shop."""
+        self.hooks.comply(topic, self.tables["contact"].get(native_id), self._orders_of(int(native_id)) if native_id else [])
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self.hooks.listed()
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if native_id not in self._merged:  # a customer who went into another is told of as merged
+            self.hooks.changed(kind, native_id, before, after)
 
     # ---- OAuth ----
 
@@ -171,7 +207,7 @@ class Shopify(Dialect):
     # ---- GraphQL ----
 
     async def _graphql(self, request: Request) -> Response:
-        if _answering(request.path_params["version"]) is None:
+        if answering(request.path_params["version"]) is None:
             return self.unknown(request)
         try:
             said = orjson.loads(await request.body())
@@ -183,13 +219,13 @@ class Shopify(Dialect):
         try:
             document = parse(query)
         except GraphQLError as error:
-            return json_response({"errors": [{"message": error.message, "locations": _places(error)}]})
+            return json_response({"errors": [{"message": error.message, "locations": places(error)}]})
         if problems := validate(SCHEMA, document):
-            return json_response({"errors": [_problem(each) for each in problems]})
+            return json_response({"errors": [problem_of(each) for each in problems]})
         operation = get_operation_ast(document, name)
         if operation is None:
             return json_response({"errors": [{"message": "An operation name is required"}]})
-        if wrong := _wrong_variables(operation, variables):
+        if wrong := wrong_variables(operation, variables):
             return json_response({"errors": wrong})
         requested = cost_of(document, operation, variables)
         if requested > MAX_COST:
@@ -215,7 +251,7 @@ class Shopify(Dialect):
         if warnings:
             body["extensions"]["search"] = warnings
         if result.errors:
-            body["errors"] = [{"message": each.message, "locations": _places(each), "path": each.path} for each in result.errors]
+            body["errors"] = [{"message": each.message, "locations": places(each), "path": each.path} for each in result.errors]
         return json_response(body)
 
     def _root(self, warnings: list[Row]) -> Row:
@@ -223,6 +259,7 @@ class Shopify(Dialect):
         return {
             "shop": _SHOP,
             **self._customers.mutations(),
+            **self.hooks.fields(),
             "node": lambda _, id: self._node(id),
             "nodes": lambda _, ids: self._nodes(ids),
             "customer": lambda _, id: self._node(id, "Customer"),
@@ -408,58 +445,6 @@ def _metafield(owner: int, namespace: str, key: str, values: Mapping[str, tuple[
     type, value = values[key]
     number = owner * 10 + list(values).index(key)
     return {"id": f"gid://shopify/Metafield/{number}", "key": key, "namespace": namespace, "type": type, "value": value}
-
-
-# ---- what a query is refused for ----
-
-_VERSION = re.compile(r"\d{4}-(01|04|07|10)")
-
-
-def _answering(version: str) -> str | None:
-    """Return the version that answers: a retired one falls forward to the oldest supported; None when there is none."""
-    if version in {*_VERSIONS, "unstable"}:
-        return version
-    return _VERSIONS[0] if _VERSION.fullmatch(version) and version < _VERSIONS[0] else None
-
-
-def _places(error: GraphQLError) -> list[Row]:
-    return [{"line": each.line, "column": each.column} for each in error.locations or ()]
-
-
-def _problem(error: GraphQLError) -> Row:
-    """Put a validation error into Shopify's words where they are known."""
-    node = error.nodes[0] if error.nodes else None
-    if isinstance(node, FieldNode) and error.message.startswith("Cannot query field"):
-        name, owner = node.name.value, error.message.split("'")[3]
-        facts = {"code": "undefinedField", "typeName": owner, "fieldName": name}
-        return {"message": f"Field '{name}' doesn't exist on type '{owner}'", "locations": _places(error), "extensions": facts}
-    return {"message": error.message, "locations": _places(error)}
-
-
-def _wrong_variables(operation: OperationDefinitionNode, variables: Mapping[str, Any]) -> list[Row]:
-    wrong: list[Row] = []
-    for each in operation.variable_definitions or ():
-        name, type = each.variable.name.value, print_ast(each.type)
-        value = variables.get(name)
-        if isinstance(get_variable_values(SCHEMA, [each], dict(variables)), list):
-            problems: list[Row] = [{"path": [], "explanation": f"Could not coerce value to {type}"}]
-        elif type.strip("[]!") == "ID":
-            ids = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
-            problems = [
-                {
-                    "path": [] if at is None else [at],
-                    "explanation": f"Invalid global id `{id}`",
-                    "message": f"Invalid global id `{id}`",
-                }
-                for at, id in ids
-                if id is not None and GID.fullmatch(str(id)) is None
-            ]
-        else:
-            continue
-        if problems:
-            message = f"Variable ${name} of type {type} was provided invalid value"
-            wrong.append({"message": message, "locations": [], "extensions": {"value": value, "problems": problems}})
-    return wrong
 
 
 def _iso(millis: float) -> str:

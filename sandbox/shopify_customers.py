@@ -44,7 +44,8 @@ class Customers:
     ) -> None:  # fmt: skip
         self._table, self._clock, self._blank, self._orders, self._types, self._shop = table, clock, blank, orders, types, shop
         self._numbers = count(9_000_000_000)  # the population's are below
-        self._metafields: dict[str, dict[Key, Row | None]] = {}  # by customer: those that were written, None: deleted
+        # By customer: what the population has, and what was written since; None: deleted.
+        self._metafields: dict[str, tuple[Callable[..., Row | None], dict[Key, Row | None]]] = {}
 
     def mutations(self) -> Row:
         """Return the fields of the mutation root."""
@@ -145,20 +146,21 @@ class Customers:
 
     def _keep(self, number: str, row: Row, metafields: Mapping[Key, Row | None]) -> None:
         """Store a row, and with it what became of its metafields."""
-        own = self._metafields.get(number)
-        if own is None and metafields:
-            own, before = self._metafields.setdefault(number, {}), row["metafield"]
+        if metafields:
+            base, known = self._metafields.get(number) or (row["metafield"], {})
+            # A dict of its own for each version of the row, so that the one before keeps what it had.
+            own = dict(known)
+            for at, (name, said) in enumerate(metafields.items()):
+                own[name] = said and {
+                    "id": f"gid://shopify/Metafield/{number}{at}", "namespace": name[0], "key": name[1],
+                    "type": self._types.get(name) or said["type"], "value": said["value"],
+                }  # fmt: skip
+            self._metafields[number] = (base, own)
 
             def metafield(_: Any, key: str, namespace: str = "custom") -> Row | None:
-                return own[(namespace, key)] if (namespace, key) in own else before(None, key, namespace)
+                return own[(namespace, key)] if (namespace, key) in own else base(None, key=key, namespace=namespace)
 
             row = {**row, "metafield": metafield}
-        for at, (name, said) in enumerate(metafields.items()):
-            assert own is not None
-            own[name] = said and {
-                "id": f"gid://shopify/Metafield/{number}{at}", "namespace": name[0], "key": name[1],
-                "type": self._types.get(name) or said["type"], "value": said["value"],
-            }  # fmt: skip
         self._table.put(number, {**row, "updatedAt": self._now()})
 
     def _taken(self, number: str, input: Row, prefix: list[str]) -> list[Row]:

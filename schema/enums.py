@@ -47,6 +47,7 @@ FieldType = enum(
 )
 MatchMethod = enum("MatchMethod", "EXACT_EMAIL", "EXACT_PHONE", "MANUAL", "SINGLETON")
 SourceState = enum("SourceState", "CONNECTED", "DEGRADED", "RECONNECT_REQUIRED", "PAUSED", "DISCONNECTED")
+WebhookState = enum("WebhookState", "MANUAL", "WATCHED", "FAILED", "OFF")
 WriteState = enum("WriteState", "APPLIED", "UNCHANGED", "REJECTED", "CONFLICT", "SKIPPED", "UNKNOWN")
 DuplicatePolicy = enum("DuplicatePolicy", "UPSERT", "SKIP", "FAIL")
 EndpointState = enum("EndpointState", *get_args(endpoints.EndpointState))

@@ -10,11 +10,12 @@ from strawberry import ID, Parent
 from model import records
 from model.errors import SourceError
 from resolvers import fanout
-from schema.enums import ErrorCode, FieldType, ReadState, SourceState
+from schema.enums import ErrorCode, FieldType, ReadState, SourceState, WebhookState
 from schema.fields import Information, resolved, shows
 from schema.scalars import Duration, System
 from sources.reading import Reading
 from sources.source import Source as ConnectedSource
+from sync import feeds
 
 
 def _options(root: Parent[records.FieldMeta]) -> list[str] | None:
@@ -65,6 +66,49 @@ async def _unreadable(root: Parent[ConnectedSource], info: Information) -> list[
     )
 
 
+def _freshness(root: Parent[ConnectedSource]) -> dt.timedelta:
+    return dt.timedelta(seconds=feeds.bound(root))
+
+
+@strawberry.type(description="How far the changes of one kind were asked for.")
+class SyncCursor:
+    object: str
+    mode: str
+    pace: Duration
+    updated_at: dt.datetime | None
+    failure: str | None
+    backfilled: bool
+    rows: int
+    reconciled_at: dt.datetime | None
+    drift: int | None
+
+
+@strawberry.type(description="How a source tells its changes by itself.")
+class SourceWebhooks:
+    state: WebhookState
+    reason: str | None
+    address: str | None
+    subscriptions: int
+    checked_at: dt.datetime | None
+    heard_at: dt.datetime | None
+    expires_at: dt.datetime | None
+
+
+async def _cursors(root: Parent[ConnectedSource], info: Information) -> list[Any]:
+    info.context.require("operate")
+    return await info.context.health.cursors(root)
+
+
+def _webhooks(root: Parent[ConnectedSource], info: Information) -> Any:
+    info.context.require("operate")
+    return info.context.health.webhooks(root)
+
+
+async def _queue_depth(root: Parent[ConnectedSource], info: Information) -> int:
+    info.context.require("operate")
+    return await info.context.health.waiting(root)
+
+
 def _source_state(root: Parent[ConnectedSource]) -> str:
     return root.state
 
@@ -78,6 +122,12 @@ class Source:
     label: str
     state: SourceState = resolved(by=_source_state)
     reason: str | None
+    freshness: Duration = resolved(by=_freshness, description="What a cached answer may at most be behind this source.")
+    webhooks: SourceWebhooks | None = resolved(
+        by=_webhooks, description="Null where the system sends none. Needs the scope operate."
+    )
+    cursors: list[SyncCursor] = resolved(by=_cursors, description="Needs the scope operate.")
+    queue_depth: int = resolved(by=_queue_depth, description="Events that wait to be applied. Needs the scope operate.")
     objects: list[ObjectType] = resolved(
         by=_objects, description="Its objects with their fields, custom ones last; from cached metadata."
     )

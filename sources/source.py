@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import orjson
 
-from adapters.base import Adapter, Checked, CustomPage, FindKey, OrderField, Outcome, Position, Scan, Write
+from adapters.base import Adapter, Changes, Checked, CustomPage, FindKey, OrderField, Outcome, Position, Scan, Watch, Write
 from adapters.wire import Request, Response
 from adapters.writing import failed
 from cache.entries import Cache, Entry
@@ -80,14 +80,17 @@ class Source:
     def __init__(
         self, *, workspace: str, id: str, label: str, rank: int, adapter: Adapter, client: httpx.AsyncClient,
         auth: httpx.Auth, budget: Budget, cache: Cache, clock: Clock, state: State = "CONNECTED", reason: str | None = None,
+        account: str | None = None,
     ) -> None:  # fmt: skip
         self.workspace, self.id, self.label, self.rank = workspace, id, label, rank
         self.adapter, self.budget = adapter, budget
         self.state, self.reason = state, reason
+        self.account = account  # whose it is at its system, once that was asked
         self._client, self._auth, self._cache, self._clock = client, auth, cache, clock
         self._mappings = {kind: self._compiled(kind) for kind in adapter.kinds}
         self._spellings = {kind: spellings(facts.writes) for kind, facts in adapter.kinds.items()}
         self._describing: dict[str, asyncio.Lock] = {}
+        self._followed: dict[Kind, float] = {}  # kind → until when, on the monotonic clock, changes are known to be heard of
 
     @property
     def system(self) -> str:
@@ -235,16 +238,23 @@ class Source:
 
         [entry], state = await self._through_cache("p", kind, [page], fields, reading, ask)
         records, lost = await self._records(kind, entry.rows, [entry] * len(entry.rows), reading)
-        rows: list[tuple[Position, Record | None]] = []
-        for row, record in zip(entry.rows, records, strict=True):
+        walked = Walked(rows=self._placed(kind, scan.order, entry.rows, records), end=entry.end)
+        return self._answer(walked, [entry], state, lost)
+
+    def _placed(
+        self, kind: Kind, order: OrderField, rows: Sequence[Row | None], records: Sequence[Record | None]
+    ) -> list[tuple[Position, Record | None]]:
+        """Return each record with its place; a row that has none is left out."""
+        placed: list[tuple[Position, Record | None]] = []
+        for row, record in zip(rows, records, strict=True):
             try:
                 native_id, created, updated = self._mappings[kind].place(row or {})
             except MappingError:
                 continue
-            at = created if scan.order == "created" else updated
+            at = created if order == "created" else updated
             if at is not None:
-                rows.append((Position.of(at, native_id), record))
-        return self._answer(Walked(rows=rows, end=entry.end), [entry], state, lost)
+                placed.append((Position.of(at, native_id), record))
+        return placed
 
     async def custom_values(self, record: Record, keys: Sequence[str] | None, reading: Reading) -> list[CustomValue]:
         """Return the custom fields of a record under their stable names, all of them when `keys` is None.
@@ -272,8 +282,10 @@ class Source:
                 outcomes |= dict(zip(sent, done, strict=True))
         except SourceError as error:
             outcomes = {at: outcomes.get(at) or failed(error) for at in range(len(writes))}
-        touched: set[Kind] = {kind, *(other for each in writes for other in each.links)}
-        await self._forget(kind, touched, [outcomes[at].native_id or each.native_id for at, each in enumerate(writes)])
+        ids = [outcomes[at].native_id or each.native_id for at, each in enumerate(writes)]
+        await self.touched(kind, [id for id in ids if id is not None])
+        for other in {other for each in writes for other in each.links} - {kind}:
+            await self.touched(other, ())
         return [self._in_target_fields(kind, outcomes[at]) for at in range(len(writes))]
 
     async def _native_writes(
@@ -299,13 +311,72 @@ class Source:
         spelled = {path: target for target, rule in self._spellings[kind].items() for path in rule.native_paths()}
         return replace(outcome, fields=[spelled.get(path, path) for path in outcome.fields])
 
-    async def _forget(self, kind: Kind, touched: Iterable[Kind], ids: Sequence[str | None]) -> None:
-        """Make what is cached of written records, and of every list and search of the kinds touched, too old to be used."""
-        keys = [self._key("r", kind, id) for id in ids if id is not None]
-        kept = {key: entry for key, entry in zip(keys, await self._cache.get_many(keys), strict=True) if entry is not None}
-        aged = {key: msgspec.structs.replace(entry, at=0.0) for key, entry in kept.items()}
-        mark = Entry(rows=[], at=self._now())
-        await self._cache.set_many({**aged, **{self._key("w", each): mark for each in touched}}, ttl=KEPT)
+    # ---- changes ----
+
+    async def touched(self, kind: Kind, ids: Iterable[str]) -> None:
+        """Hear that records changed at their system: what was fetched of them, and of any list of the kind, before now is too old.
+
+        What is being fetched meanwhile counts as from before, so nothing old is kept in the place of what is new.
+        """
+        now = self._now()
+        marks = {self._key("c", kind, id): Entry(rows=[], at=now) for id in ids}
+        lag = self.adapter.kinds[kind].lag
+        await self._cache.set_many({**marks, self._key("w", kind): Entry(rows=[], at=now + lag)}, ttl=KEPT)
+
+    def followed(self, kind: Kind, *, seconds: float) -> None:
+        """Hear that changes of a kind were asked for just now, and will be again within `seconds`.
+
+        Until then what is cached may be older than a minute, since whatever changes is `touched`. Lists of one parent are not: what a
+        record is tied to can change without its own time moving.
+        """
+        self._followed[kind] = self._clock.monotonic() + seconds
+
+    async def whole(self, kind: Kind, ids: Sequence[str], reading: Reading) -> dict[str, Record | None]:
+        """Return records by native id with every field, custom ones too, as their system has them now."""
+        return (await self.read(kind, ids, fields=await self._all_fields(kind, reading), reading=reading)).value
+
+    async def everything(self, kind: Kind, scan: Scan, reading: Reading) -> Walked:
+        """Return the next page of a kind, each record whole and as its system has it now; nothing of it is kept."""
+        paths = sorted(await self._paths(kind, await self._all_fields(kind, reading), reading))
+        began = self._now()
+        page = await self.adapter.scan(_Api(self, reading), kind, replace(scan, fields=paths))
+        entry = msgspec.structs.replace(self._entry([], paths), at=began)
+        records, _ = await self._records(kind, page.rows, [entry] * len(page.rows), reading)
+        return Walked(rows=self._placed(kind, scan.order, page.rows, records), end=page.end)
+
+    async def changes(self, kind: Kind, cursor: str | None, reading: Reading) -> tuple[Changes, dict[str, Record]]:
+        """Return what the system's feed tells since `cursor`, and the records that it brought, whole.
+
+        Raises:
+            CursorExpiredError: begin anew.
+        """
+        paths = sorted(await self._paths(kind, await self._all_fields(kind, reading), reading))
+        began = self._now()
+        said = await self.adapter.changes(_Api(self, reading), kind, cursor, paths, now=self._clock.now())
+        brought = {change.native_id: change.row for change in said.changes if change.row is not None}
+        entry = msgspec.structs.replace(self._entry([], paths), at=began)
+        records, _ = await self._records(kind, list(brought.values()), [entry] * len(brought), reading)
+        return said, {id: record for id, record in zip(brought, records, strict=True) if record is not None}
+
+    async def forget(self) -> None:
+        """Forget every row that is cached: nothing of a person who is to be erased may be shown again."""
+        for verb in ("r\x1f", "p\x1f", "f.", "l."):
+            await self._cache.drop(self._key(verb))
+
+    async def watch(self, url: str, secret: str, reading: Reading) -> list[Watch]:
+        """Make the system send its changes to `url`, see `Adapter.watch`."""
+        return await self.adapter.watch(_Api(self, reading), url, secret)
+
+    async def unwatch(self, url: str, reading: Reading) -> int:
+        return await self.adapter.unwatch(_Api(self, reading), url)
+
+    async def _all_fields(self, kind: Kind, reading: Reading) -> tuple[str, ...]:
+        names = tuple(self._mappings[kind].targets)
+        try:
+            await self.described(kind, reading)
+        except UnsupportedError:
+            return names
+        return (*names, f"{CUSTOM}*")
 
     # ---- custom objects ----
 
@@ -352,13 +423,18 @@ class Source:
             return [], "OK"
         needed = await self._paths(kind, fields, reading)
         keys = [self._key(verb, kind, each) for each in wanted]
-        *kept, written = await self._cache.get_many([*keys, self._key("w", kind)])
+        marked = [self._key("c", kind, each) for each in wanted] if verb == "r" else [self._key("w", kind)]
+        found = await self._cache.get_many([*keys, *marked])
+        kept, marks = found[: len(keys)], found[len(keys) :] * (1 if verb == "r" else len(keys))
         usable = [entry if entry is not None and needed <= entry.known else None for entry in kept]
-        max_age = MAX_AGE if reading.max_age is None else reading.max_age
-        since = written.at if written is not None and verb != "r" else 0.0  # lists and searches may lack what we wrote then
+        max_age = reading.max_age
+        if max_age is None:
+            max_age = KEPT if verb != "l" and self._followed.get(kind, 0.0) > self._clock.monotonic() else MAX_AGE
+        # A record or a list that was fetched before a change was heard of is too old, whatever its age.
+        usable_at = [mark.at if mark is not None else 0.0 for mark in marks]
         young = [
             entry is not None and reading.policy not in {"LIVE", "SURE"} and entry.at > since and self._age(entry) <= max_age
-            for entry in usable
+            for entry, since in zip(usable, usable_at, strict=True)
         ]
         missing = [at for at, is_young in enumerate(young) if not is_young]
         if reading.policy == "CACHE_ONLY":

@@ -6,7 +6,7 @@ the system, asked plainly, has no such record.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from adapters.base import Position, Scan
+from adapters.changes import digest_of
 from adapters.writing import Applied, Outcome
 from mapping.paths import pick
 from model.clock import Clock
@@ -36,6 +37,7 @@ LEASE = 90.0  # seconds one request may work under its key
 _SKEW = timedelta(seconds=120)  # clocks of systems differ from ours
 _RELATED = 100  # records of one parent
 _LOOKED_THROUGH = 500  # newest records that a lost create is looked for among
+Wrote = Callable[[Source, Kind, str, str], Awaitable[None]]
 Begun = tuple[RecordWrite, datetime]  # a write, and when it was entered
 
 
@@ -84,13 +86,14 @@ class Writer:
 
     Args:
         owner: names this process among those that share the ledger.
+        wrote: told (source, kind, native id, mark) of each write that was applied, so that its echo is known for what it is.
 
     Attributes:
         working: requests that are being carried out; they end by themselves, also when their callers have hung up.
     """
 
-    def __init__(self, ledger: LedgerRows, *, workspace: str, owner: str, clock: Clock) -> None:
-        self.ledger, self.workspace = ledger, workspace
+    def __init__(self, ledger: LedgerRows, *, workspace: str, owner: str, clock: Clock, wrote: Wrote | None = None) -> None:
+        self.ledger, self.workspace, self._wrote = ledger, workspace, wrote
         self._owner, self._clock = owner, clock
         self._held = 0
         self.working: set[asyncio.Task[None]] = set()
@@ -155,6 +158,9 @@ class Writer:
         outcomes |= {step: outcome for step, outcome in seen.items() if outcome is not None and outcome.state != "UNKNOWN"}
         found |= {step: Written.of(outcome) for step, outcome in outcomes.items()}
         await self._kept(key, {step: each for step, each in found.items() if not each.replayed}, reading)
+        for step, each in found.items():
+            if self._wrote is not None and each.state == "APPLIED" and each.native_id is not None and not each.replayed:
+                await self._wrote(source, kind, each.native_id, digest_of(key, step, began.isoformat()))
         return {step: found[step] for step in writes}
 
     async def _kept(self, key: str, found: Mapping[str, Written], reading: Reading) -> None:

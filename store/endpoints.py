@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.database import Database
 from store.tables import attempts, deliveries, endpoints
 
 EndpointState = Literal["ACTIVE", "FAILING", "DISABLED"]
 DeliveryState = Literal["PENDING", "DONE", "PARKED"]
+T = TypeVar("T")
 _CHUNK = 500  # numbers per statement
 
 
@@ -292,21 +294,20 @@ class EndpointRows:
             old = and_(deliveries.c.workspace == workspace, deliveries.c.state == "DONE", deliveries.c.ended_at < before)
             return (await connection.execute(delete(deliveries).where(old))).rowcount
 
-    async def forget(self, workspace: str, seqs: Sequence[int]) -> int:
-        """Forget every delivery of some events, sent or not: a person is erased; return how many that were."""
-        gone = 0
-        async with self._database.write() as connection:
-            for some in _chunks(seqs):
-                for table in (deliveries, attempts):
-                    done = await connection.execute(delete(table).where(table.c.workspace == workspace, table.c.seq.in_(some)))
-                    gone += done.rowcount if table is deliveries else 0
-        return gone
-
     async def _pending(self, workspace: str, id: str, *which: Any, order: Sequence[Any], limit: int) -> list[DeliveryRow]:
         query = select(deliveries).where(_of(workspace, id), deliveries.c.state == "PENDING", *which)
         async with self._database.read() as connection:
             rows = await connection.execute(query.order_by(*order).limit(limit))
             return [_delivery(row) for row in rows.mappings()]
+
+
+async def forget(connection: AsyncConnection, workspace: str, traces: Sequence[str]) -> int:
+    """Forget, in the caller's transaction, what is kept to be sent and has one of these texts in its body; return how much it was."""
+    gone = 0
+    for some in _chunks(traces, size=50):
+        found = or_(*(deliveries.c.body.contains(trace, autoescape=True) for trace in some))
+        gone += (await connection.execute(delete(deliveries).where(deliveries.c.workspace == workspace, found))).rowcount
+    return gone
 
 
 def _one(workspace: str, id: str) -> Any:
@@ -328,8 +329,8 @@ def _due_again(now: datetime) -> dict[str, Any]:
     return {"state": "PENDING", "spent": deliveries.c.attempts, "due_at": now, "ended_at": None}
 
 
-def _chunks(numbers: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (numbers[at : at + _CHUNK] for at in range(0, len(numbers), _CHUNK))
+def _chunks(values: Sequence[T], *, size: int = _CHUNK) -> Iterable[Sequence[T]]:
+    return (values[at : at + size] for at in range(0, len(values), size))
 
 
 def _columns(attempt: AttemptRow) -> dict[str, Any]:

@@ -202,6 +202,7 @@ versions = Table(
     Column("applied_at", Instant, nullable=False),
     Column("gone", Boolean, nullable=False),
     Column("marks", JSON, nullable=False),
+    Column("seen_at", Instant),
 )
 
 sequences = Table(

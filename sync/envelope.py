@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from model.events import Event
+from model.records import Ref
 
 MEDIA_TYPE: Final = "application/cloudevents+json"
 _PREFIX = "whsec_"
@@ -41,6 +42,11 @@ def body_of(event: Event) -> str:
         "type": f"com.customer360.{word(event)}.v1", "subject": ref.id, "time": _told(event.at), "datacontenttype": "application/json",
         "data": data,
     }).decode()  # fmt: skip
+
+
+def trace_of(ref: Ref) -> str:
+    """Return the text that bodies about a record have, and no others."""
+    return f'"subject":{orjson.dumps(ref.id).decode()}'
 
 
 def headers(id: str, body: bytes, keys: Sequence[str], *, now: datetime) -> dict[str, str]:

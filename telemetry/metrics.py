@@ -21,6 +21,11 @@ class Metrics:
         self.outbound = Counter(
             "c360_outbound_webhooks_total", "Webhooks sent to users' endpoints, by outcome of the send.", ["outcome"], registry=self.registry
         )  # fmt: skip
+        self.webhooks = Counter("c360_webhooks_total", "Webhook deliveries by outcome.", ["outcome"], registry=self.registry)
+        self.changes = Counter(
+            "c360_changes_total", "Changes heard of, by what became of them.", ["outcome", "origin"], registry=self.registry
+        )
+        self.feeds = Counter("c360_feed_passes_total", "Passes of change feeds.", ["system", "outcome"], registry=self.registry)
 
     def text(self) -> bytes:
         """Return the Prometheus exposition."""

@@ -1,22 +1,24 @@
 """A whole world on loopback: the sandbox and the gateway, each on a real server in a thread of its own."""
 
+import asyncio
 import contextlib
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
 
-from gateway.app import create
+from gateway.app import Runtime, create
 from gateway.settings import Settings
 from sandbox.app import Sandbox, server
 
+T = TypeVar("T")
 SYSTEMS = ("hubspot", "salesforce", "shopify", "zendesk")
 
 
@@ -45,12 +47,22 @@ class World:
         http: a client of the gateway.
         control: a client of the sandbox.
         folder: where the gateway keeps its data.
+        runtime: the gateway's parts, for tests in the same process; what they do runs in the gateway's loop (`run`).
     """
 
     sandbox: Sandbox
     http: httpx.Client
     control: httpx.Client
     folder: Path
+    runtime: Runtime
+
+    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run something in the gateway's own loop, and return what it returns."""
+
+        async def run() -> T:
+            return await work()
+
+        return asyncio.run_coroutine_threadsafe(run(), self.runtime.loop).result(60)
 
     def ask(self, query: str, variables: Mapping[str, Any] | None = None, **headers: str) -> Any:
         """Return the answer's body."""
@@ -97,9 +109,15 @@ def world(*, people: int = 120, seed: int = 1, systems: Iterable[str] = SYSTEMS,
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(served(server(sandbox)))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        values = {"require_key": False, "data_dir": folder, "sources": source_settings(sandbox, address), **settings}
+        values = {
+            "require_key": False,
+            "data_dir": folder,
+            "follow": False,
+            "sources": source_settings(sandbox, address),
+            **settings,
+        }
         app = create(Settings.model_validate(values))
         base = stack.enter_context(served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))))
         http = stack.enter_context(httpx.Client(base_url=base, timeout=30))
         control = stack.enter_context(httpx.Client(base_url=address, timeout=30))
-        yield World(sandbox, http, control, folder)
+        yield World(sandbox, http, control, folder, app.state.runtime)

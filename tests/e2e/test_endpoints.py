@@ -35,7 +35,7 @@ def hook() -> Iterator[Hooks]:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[World]:
-    with world(people=5, systems=("hubspot",), webhook_private_hosts=("127.0.0.1",)) as made:
+    with world(people=5, systems=("hubspot",), webhook_private_hosts=("127.0.0.1",), follow=False) as made:
         yield made
 
 

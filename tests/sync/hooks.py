@@ -127,8 +127,9 @@ async def happened(database: Database, count: int = 1, *, kind: Any = "contact",
         "changed": ("phones",),
         **facts,
     }
+    ref: Ref | None = said.pop("ref", None)
     found = [
-        Event(workspace="default", seq=0, op=op, ref=Ref("crm", kind, str(number)), system="acme", **said) for number in range(count)
+        Event(workspace="default", seq=0, op=op, ref=ref or Ref("crm", kind, str(number)), system="acme", **said) for number in range(count)
     ]  # fmt: skip
     async with database.write() as connection:
         await append(connection, "default", found, now=NOW)

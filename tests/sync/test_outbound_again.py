@@ -9,7 +9,10 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from model.errors import ExpiredEventError, InvalidRequestError, NotFoundError
+from model.records import Ref
+from store.endpoints import forget
 from store.events import EventRows
+from sync.envelope import trace_of
 from tests.clocks import ManualClock
 from tests.sync.hooks import NOW, Delivering, Hooks
 
@@ -236,6 +239,23 @@ async def test_events_that_were_no_longer_kept_are_counted_and_not_passed_over_i
 
     assert hook.ids == ["event:4", "event:5"]
     assert (await parts.endpoints.one("default", id)).row.missed == 3
+
+
+@pytest.mark.parametrize("native", ["1", 'a"b%\\é'])
+async def test_what_is_parked_about_an_erased_record_is_erased(parts: Delivering, hook: Hooks, native: str) -> None:
+    id, _ = await parts.endpoints.add("default", hook.url, ["*"], {"maxAttempts": 1})
+    about, other = Ref("crm", "contact", native), Ref("crm", "contact", native + "0")
+    for ref in (about, other):
+        await parts.happened(ref=ref)
+    hook.answers += [(500, {})] * 2
+    await parts.send(id)
+
+    async with parts.database.write() as connection:
+        gone = await forget(connection, "default", [trace_of(about)])
+
+    assert gone == 1
+    [left] = await parts.endpoints.deliveries("default", id)
+    assert left.row.seq == 2
 
 
 async def test_what_waits_is_sent_though_its_event_is_not_kept_any_more(

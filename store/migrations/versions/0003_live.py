@@ -69,6 +69,7 @@ def upgrade() -> None:
         _instant("applied_at"),
         sa.Column("gone", sa.Boolean, nullable=False),
         sa.Column("marks", sa.JSON, nullable=False),
+        _instant("seen_at", nullable=True),
     )
     op.create_table(
         "sequences",
