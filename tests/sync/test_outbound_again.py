@@ -8,11 +8,13 @@ from email.utils import format_datetime
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from credentials.vault import Vault
+from identity.index import IdentityIndex, minter
 from model.errors import ExpiredEventError, InvalidRequestError, NotFoundError
 from model.records import Ref
-from store.endpoints import forget
+from sources.registry import Registry
 from store.events import EventRows
-from sync.envelope import trace_of
+from sync.erasure import Erasure
 from tests.clocks import ManualClock
 from tests.sync.hooks import NOW, Delivering, Hooks
 
@@ -242,7 +244,9 @@ async def test_events_that_were_no_longer_kept_are_counted_and_not_passed_over_i
 
 
 @pytest.mark.parametrize("native", ["1", 'a"b%\\é'])
-async def test_what_is_parked_about_an_erased_record_is_erased(parts: Delivering, hook: Hooks, native: str) -> None:
+async def test_what_is_parked_about_an_erased_record_is_erased(
+    parts: Delivering, hook: Hooks, clock: ManualClock, native: str
+) -> None:
     id, _ = await parts.endpoints.add("default", hook.url, ["*"], {"maxAttempts": 1})
     about, other = Ref("crm", "contact", native), Ref("crm", "contact", native + "0")
     for ref in (about, other):
@@ -250,10 +254,9 @@ async def test_what_is_parked_about_an_erased_record_is_erased(parts: Delivering
     hook.answers += [(500, {})] * 2
     await parts.send(id)
 
-    async with parts.database.write() as connection:
-        gone = await forget(connection, "default", [trace_of(about)])
+    index = IdentityIndex(parts.database, clock=clock, mint=minter(clock, random.Random(1)))
+    await Erasure(parts.database, index, Vault([b"k" * 32]), Registry()).records("default", [about])
 
-    assert gone == 1
     [left] = await parts.endpoints.deliveries("default", id)
     assert left.row.seq == 2
 
