@@ -54,6 +54,7 @@ from store.credentials import CredentialRows
 from store.cursors import CursorRows
 from store.database import Database
 from store.dead_letters import DeadLetterRows
+from store.endpoints import EndpointRows
 from store.events import EventRows
 from store.hooks import HookRows
 from store.inbox import InboxRows
@@ -61,6 +62,8 @@ from store.ledger import LedgerRows
 from store.sources import SourceRows
 from store.versions import VersionRows
 from sync.applying import Applier
+from sync.destinations import Destinations
+from sync.endpoints import Endpoints
 from sync.engine import Engine, Place
 from sync.erasure import Erasure
 from sync.feeds import Feeds
@@ -69,6 +72,7 @@ from sync.hooks import App, Hooks
 from sync.intake import Intake
 from sync.listing import Listing
 from sync.log import EventLog
+from sync.outbound import Outbound
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -116,6 +120,8 @@ class Runtime:
     index: IdentityIndex
     signer: Signer
     events: EventLog
+    destinations: Destinations
+    endpoints: Endpoints
     intake: Intake
     hooks: Hooks
     feeds: Feeds
@@ -162,6 +168,9 @@ class Runtime:
             rng=self.rng,
         )
         self._live()
+        self.destinations = Destinations(settings.webhook_private_hosts)
+        self.endpoint_rows = EndpointRows(self.database)
+        self.endpoints = Endpoints(self.endpoint_rows, self.event_rows, self.vault, self.destinations, clock=self.clock)
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
@@ -228,6 +237,21 @@ class Runtime:
             self._closing.push_async_callback(_ended, working)
         if not self.database.is_postgresql:
             await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
+        await self._deliver()
+
+    async def _deliver(self) -> None:
+        """Begin to send events to the endpoints of our users."""
+        # Of its own: endpoints that hang must not take lines that sources need. A POST on a line that the other side just ended is a
+        # failed send, so lines are used again only while nobody ends them yet.
+        transport = network(connections=200, idle=1.0)
+        self._closing.push_async_callback(transport.aclose)
+        outbound = Outbound(
+            self.endpoint_rows, self.endpoints, self.event_rows, self.ledger, WORKSPACE, network=transport,
+            destinations=self.destinations, owner=f"{self.rng.getrandbits(64):016x}", clock=self.clock, rng=self.rng, follow=self.events,
+            counted=lambda outcome: self.metrics.outbound.labels(outcome).inc(),
+        )  # fmt: skip
+        await outbound.start()
+        self._closing.push_async_callback(outbound.stop)
 
     async def _long_work(self) -> None:
         """Subscribe, ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""
@@ -290,7 +314,7 @@ class Runtime:
         settings = self.settings
         return Context(
             workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), events=self.events, health=self.health, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            writer=self.writer(caller.workspace), events=self.events, health=self.health, endpoints=self.endpoints, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
     async def identify(self, request: Request) -> Caller:

@@ -1,4 +1,4 @@
-"""The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `keys`, `query`."""
+"""The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `endpoints`, `keys`, `query`."""
 
 import asyncio
 import gc
@@ -23,6 +23,7 @@ from adapters import overview
 from adapters.registry import discovered
 from gateway.app import WORKSPACE, Runtime, create
 from gateway.callers import ALL_SCOPES
+from gateway.endpoints import commands
 from gateway.settings import Settings, load, parse_sources
 from model.errors import C360Error, ConfigurationError
 from schema.graph import sdl
@@ -403,3 +404,6 @@ def _is_loopback(host: str) -> bool:
 def _stop(message: str) -> NoReturn:
     print(f"c360: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+app.add_typer(commands(_with, _stop), name="endpoints")
