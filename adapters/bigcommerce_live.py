@@ -9,7 +9,6 @@ The header holds a digest of the secret and not the secret, so that a client sec
 Unverified: that a retry is signed with its own time, as Standard Webhooks says, and not with that of the event.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -22,12 +21,13 @@ import orjson
 from adapters.base import Api, Request, answer_or_none
 from adapters.changes import Change, Delivery, Heard, Hint, Push, Watch, digest_of, matches, recent
 from mapping.paths import pick
-from model.errors import ProtocolError, SignatureError
+from model.errors import ProtocolError, RejectedError, SignatureError
 from model.records import Kind, Row
 
 PUSH = Push(kinds=frozenset({"contact", "order"}), accounts=True)
 HEADER = "X-Customer360-Token"
 _WITHIN = 300.0  # seconds, as the libraries of Standard Webhooks have it
+_LATEST = 1 << 33  # the year 2242: beyond it a number is no time in seconds
 _PAGE = 250
 # What else is told of an order comes as an update as well ("any change to an existing order fires this webhook").
 _SCOPES = (
@@ -58,7 +58,7 @@ def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
     # The same for what is sent twice. The hash alone might be the same for two edits of one record: documents call it that of "the
     # payload data", and a change must not be taken for one that is known.
     event = digest_of(delivery.headers.get("webhook-id"), body.get("hash"), scope, created, *record)
-    at = datetime.fromtimestamp(created, tz=UTC) if isinstance(created, int) else None
+    at = datetime.fromtimestamp(created, tz=UTC) if isinstance(created, int) and 0 <= created < _LATEST else None
     kind, native_id = record
     change = Change(kind=kind, native_id=native_id, op="DELETED" if scope in _GONE else "CHANGED", at=at)
     return Heard(account=account, hints=[Hint(id=event, change=change)])
@@ -109,11 +109,19 @@ async def watched(api: Api, url: str, secret: str) -> list[Watch]:
     """One list, and one call for each hook that is missing, was switched off (failures for two days, 90 days without an event) or
     carries another secret's token."""
     wanted = {HEADER: _token(secret)}
+    try:
+        return await _all_hooked(api, url, wanted)
+    except RejectedError:
+        # A scope has one hook to an address: another process was faster, or a call was sent twice. A second look tells.
+        return await _all_hooked(api, url, wanted)
+
+
+async def _all_hooked(api: Api, url: str, wanted: Mapping[str, str]) -> list[Watch]:
     found: dict[str, Row] = {}
     for hook in await _hooks(api, url):
         if hook["scope"] not in found or _good(hook, wanted):
             found[hook["scope"]] = hook
-    return list(await asyncio.gather(*(_hooked(api, url, scope, found.get(scope), wanted) for scope in _SCOPES)))
+    return [await _hooked(api, url, scope, found.get(scope), wanted) for scope in _SCOPES]
 
 
 async def _hooked(api: Api, url: str, scope: str, hook: Row | None, wanted: Mapping[str, str]) -> Watch:
@@ -121,7 +129,6 @@ async def _hooked(api: Api, url: str, scope: str, hook: Row | None, wanted: Mapp
         return Watch(native_id=str(hook["id"]))
     body = {"scope": scope, "destination": url, "is_active": True, "headers": dict(wanted)}
     if hook is None:
-        # Sent again it makes no second one: a scope has one hook to an address.
         asked = _request("watch", "/v3/hooks", method="POST", json=body)
     else:
         asked = _request("watch", f"/v3/hooks/{hook['id']}", method="PUT", json=body)
@@ -136,9 +143,8 @@ def _good(hook: Row, wanted: Mapping[str, str]) -> bool:
 async def unwatched(api: Api, url: str) -> int:
     """One list, and one call a hook. A hook that was made with another token is not seen (the vendor's rule)."""
     hooks = await _hooks(api, url)
-    await asyncio.gather(
-        *(answer_or_none(api, _request("unwatch", f"/v3/hooks/{hook['id']}", method="DELETE")) for hook in hooks)
-    )
+    for hook in hooks:
+        await answer_or_none(api, _request("unwatch", f"/v3/hooks/{hook['id']}", method="DELETE"))
     return len(hooks)
 
 

@@ -179,6 +179,9 @@ def digest_of(*parts: object) -> str:
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
+BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)  # before anything: where a kind has no record yet, whatever our clock says
+
+
 class _Place(msgspec.Struct, frozen=True, omit_defaults=True):
     """The cursor of a key-set feed.
 
@@ -210,8 +213,9 @@ async def scanned_changes(
     facts = adapter.kinds[kind]
     overlap = timedelta(seconds=facts.feed.overlap if facts.feed else 0.0)
     if cursor is None:
-        newest = await adapter.scan(api, kind, Scan(order="updated", descending=True, size=1, fields=fields))
-        at = max((spot.at for row in newest.rows if (spot := placed(row)) is not None), default=now - overlap)
+        # Not one row alone: where many tie on the youngest time, a page of the tie would be fetched for each.
+        newest = await adapter.scan(api, kind, Scan(order="updated", descending=True, size=min(facts.page, 50), fields=fields))
+        at = max((spot.at for row in newest.rows if (spot := placed(row)) is not None), default=BEGINNING)
         return Changes(changes=[], cursor=_encoded(_Place(seen=at, since=at - overlap)))
     place = place_of(cursor)
     after = Position.of(*place.after) if place.after else None

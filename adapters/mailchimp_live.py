@@ -40,6 +40,7 @@ from adapters.changes import (
     Watch,
     digest_of,
     matches,
+    place_of,
     recent,
     scanned_changes,
 )
@@ -82,12 +83,14 @@ async def changes(
     Args:
         archive: lists the archived members in the place of the others.
     """
-    place = msgspec.json.decode(cursor, type=_Place) if cursor is not None else None
+    if cursor is None:
+        # Archived since the youngest of both lists: by the vendor's clock, and nobody who was archived long before.
+        youngest = [(await scanned_changes(each, api, "contact", None, fields, now=now)).cursor for each in (adapter, archive)]
+        return Changes(changes=[], cursor=_encoded(_Place(youngest[0], max(youngest, key=lambda each: place_of(each).seen))))
+    place = msgspec.json.decode(cursor, type=_Place)
     told: list[Change] = []
-    if place is None or not place.edits_told:
-        edits = await scanned_changes(adapter, api, "contact", place.edited if place else None, fields, now=now)
-        if place is None:  # archived since whoever changed last: by the vendor's clock, also where nobody is archived yet
-            return Changes(changes=[], cursor=_encoded(_Place(edits.cursor, edits.cursor)))
+    if not place.edits_told:
+        edits = await scanned_changes(adapter, api, "contact", place.edited, fields, now=now)
         place, told = msgspec.structs.replace(place, edited=edits.cursor), edits.changes
         if edits.more:
             return Changes(changes=told, cursor=_encoded(place), more=True)

@@ -54,6 +54,7 @@ from store.credentials import CredentialRows
 from store.cursors import CursorRows
 from store.database import Database
 from store.dead_letters import DeadLetterRows
+from store.endpoints import EndpointRows
 from store.events import EventRows
 from store.hooks import HookRows
 from store.inbox import InboxRows
@@ -61,6 +62,8 @@ from store.ledger import LedgerRows
 from store.sources import SourceRows
 from store.versions import VersionRows
 from sync.applying import Applier
+from sync.destinations import Destinations
+from sync.endpoints import Endpoints
 from sync.engine import Engine, Place
 from sync.erasure import Erasure
 from sync.feeds import Feeds
@@ -69,11 +72,13 @@ from sync.hooks import App, Hooks
 from sync.intake import Intake
 from sync.listing import Listing
 from sync.log import EventLog
+from sync.outbound import Outbound
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 WORKSPACE = "default"
 GRACE = 3.0  # seconds after the start, and between two looks at what is to be listed
+CLEARED = 3600.0  # seconds between two clearings of what is old
 KEYS_KEPT = timedelta(days=30)  # idempotency keys; which deal an order became is kept for good
 EXAMPLES = (
     (
@@ -115,6 +120,8 @@ class Runtime:
     index: IdentityIndex
     signer: Signer
     events: EventLog
+    destinations: Destinations
+    endpoints: Endpoints
     intake: Intake
     hooks: Hooks
     feeds: Feeds
@@ -161,6 +168,9 @@ class Runtime:
             rng=self.rng,
         )
         self._live()
+        self.destinations = Destinations(settings.webhook_private_hosts)
+        self.endpoint_rows = EndpointRows(self.database)
+        self.endpoints = Endpoints(self.endpoint_rows, self.event_rows, self.vault, self.destinations, clock=self.clock)
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
@@ -170,16 +180,17 @@ class Runtime:
         """Make what hears of changes."""
         settings, failed = self.settings, self.metrics.redis_failures.labels("events").inc
         owner = f"{self.rng.getrandbits(64):016x}"
-        self.inbox, letters = InboxRows(self.database), DeadLetterRows(self.database)
-        self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
+        self.inbox, self.letters = InboxRows(self.database), DeadLetterRows(self.database)
+        self.event_rows = EventRows(self.database)
+        self.events = EventLog(self.event_rows, WORKSPACE, redis=self._connected(), failed=failed)
         applier = Applier(self.database, self.index, key=self.vault.derive("marks"), clock=self.clock)
         self.erasure = Erasure(self.database, self.index, self.vault, self.registry)
         self.intake = Intake(
-            self.inbox, applier, self.events, letters, self.registry, owner=owner, clock=self.clock, rng=self.rng,
+            self.inbox, applier, self.events, self.letters, self.registry, owner=owner, clock=self.clock, rng=self.rng,
             count=lambda outcome, many, origin: self.metrics.changes.labels(outcome, origin).inc(many), erase=self._erase,
         )  # fmt: skip
         self.hooks = Hooks(
-            HookRows(self.database), letters, self.ledger, self.vault, self.registry, workspace=WORKSPACE, owner=owner,
+            HookRows(self.database), self.letters, self.ledger, self.vault, self.registry, workspace=WORKSPACE, owner=owner,
             apps=[App(id=each.id, system=each.system, secrets=[one.get_secret_value() for one in each.secrets]) for each in settings.apps],
             systems=self.adapters, client_secret=self._client_secret, public_url=str(settings.public_url) if settings.public_url else None,
             account=lambda source, account: self.source_rows.set_account(source.workspace, source.id, account), clock=self.clock,
@@ -216,7 +227,7 @@ class Runtime:
         self._closing.push_async_callback(self.events.stop)
         if not self.database.is_postgresql:
             await self.inbox.release(now=self.clock.now())
-        await self.hooks.start(watching=self.settings.follow)
+        await self.hooks.refresh()
         self._closing.push_async_callback(self.hooks.stop)
         self.intake.start()
         self._closing.push_async_callback(self.intake.stop)
@@ -226,19 +237,46 @@ class Runtime:
             self._closing.push_async_callback(_ended, working)
         if not self.database.is_postgresql:
             await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
+        await self._deliver()
+
+    async def _deliver(self) -> None:
+        """Begin to send events to the endpoints of our users."""
+        # Of its own: endpoints that hang must not take lines that sources need. A POST on a line that the other side just ended is a
+        # failed send, so lines are used again only while nobody ends them yet.
+        transport = network(connections=200, idle=1.0)
+        self._closing.push_async_callback(transport.aclose)
+        outbound = Outbound(
+            self.endpoint_rows, self.endpoints, self.event_rows, self.ledger, WORKSPACE, network=transport,
+            destinations=self.destinations, owner=f"{self.rng.getrandbits(64):016x}", clock=self.clock, rng=self.rng, follow=self.events,
+            counted=lambda outcome: self.metrics.outbound.labels(outcome).inc(),
+        )  # fmt: skip
+        await outbound.start()
+        self._closing.push_async_callback(outbound.stop)
 
     async def _long_work(self) -> None:
-        """Ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""
+        """Subscribe, ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""
         await asyncio.sleep(GRACE)
+        self.hooks.start()
         self.feeds.start()
         self._closing.push_async_callback(self.feeds.stop)
+        cleared = 0.0
         while True:
             await asyncio.sleep(GRACE)
             try:
+                if self.clock.monotonic() - cleared > CLEARED:
+                    await self._clear()
+                    cleared = self.clock.monotonic()
                 await self.engine.start()
                 await self.engine.begin_what_is_due(list(self.feeds.known.values()))
             except Exception as error:  # noqa: BLE001 - the store or the engine in trouble: look again
                 log.warning("long work cannot be begun", extra={"error.type": type(error).__name__})
+
+    async def _clear(self) -> None:
+        """Forget what is old: events, and what the inbox knows of deliveries that were settled."""
+        before = self.clock.now() - timedelta(days=self.settings.keep_events)
+        await self.event_rows.clear(WORKSPACE, before=before, most=self.settings.keep_most)
+        await self.inbox.clear(before=before, most=self.settings.keep_most)
+        await self.ledger.clear(before=self.clock.now() - KEYS_KEPT, keeping=ORDER_NAMES)
 
     async def stop(self) -> None:
         for writer in self._writers.values():
@@ -276,7 +314,7 @@ class Runtime:
         settings = self.settings
         return Context(
             workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), events=self.events, health=self.health, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            writer=self.writer(caller.workspace), events=self.events, health=self.health, endpoints=self.endpoints, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
     async def identify(self, request: Request) -> Caller:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from model.errors import CallerUnknownError
 from store.callers import CallerRows
 
-ALL_SCOPES = ("read", "write", "raw:read", "operate")
+ALL_SCOPES = ("read", "write", "raw:read", "operate", "admin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `keys`, `query`."""
+"""The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `endpoints`, `keys`, `query`."""
 
 import asyncio
 import gc
@@ -8,12 +8,12 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import httpx
 import typer
@@ -23,6 +23,7 @@ from adapters import overview
 from adapters.registry import discovered
 from gateway.app import WORKSPACE, Runtime, create
 from gateway.callers import ALL_SCOPES
+from gateway.endpoints import commands
 from gateway.settings import Settings, load, parse_sources
 from model.errors import C360Error, ConfigurationError
 from schema.graph import sdl
@@ -55,7 +56,13 @@ def main() -> None:
 
 
 @app.command()
-def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, seed: Seed = 1) -> None:
+def demo(
+    port: Port = 8000,
+    sandbox_port: Port = 8900,
+    people: People = 1000,
+    seed: Seed = 1,
+    live: Annotated[bool, typer.Option("--live", help="Let people in the sandbox change records all the time.")] = False,
+) -> None:
     """Start the sandbox and the gateway together, everything connected, on loopback and without a key."""
     import sandbox.app as vendors  # the one place where the product meets the sandbox
 
@@ -75,13 +82,32 @@ def demo(port: Port = 8000, sandbox_port: Port = 8900, people: People = 1000, se
     with ExitStack() as stack:
         # A folder of its own: the sandbox forgets its tokens when it stops, and so must we.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="c360-demo-"))
-        settings = load(None, {}, data_dir=folder, port=port, require_key=False, sources=connected)
+        gateway = f"http://127.0.0.1:{port}"
+        settings = load(None, {}, data_dir=folder, port=port, require_key=False, sources=connected, public_url=gateway)
         listening = [
             stack.enter_context(_listening("127.0.0.1", each, option))
             for each, option in ((sandbox_port, "--sandbox-port"), (port, "--port"))
         ]
-        print(_welcome(f"http://127.0.0.1:{port}", address, people, len(world.dialects), world.world.people[0].email), flush=True)
-        _run([vendors.server(world)], listening, settings)
+        print(_welcome(gateway, address, people, len(world.dialects), world.world.people[0].email), flush=True)
+
+        async def beside(runtime: Runtime) -> None:
+            await _entered(runtime, world.dialects)
+            if live:
+                await vendors.living(world)
+
+        _run([vendors.server(world)], listening, settings, beside)
+
+
+async def _entered(runtime: Runtime, vendors: Mapping[str, Any]) -> None:
+    """Be the administrator who enters address and secret where a vendor takes them by hand only."""
+    missing = {each.id: each for each in runtime.registry.of(WORKSPACE) if each.adapter.push and not each.adapter.push.subscribes}
+    while missing:
+        for id, source in list(missing.items()):
+            if runtime.hooks.state(id) is not None:
+                secret, address = await runtime.hooks.proved_by(source), runtime.hooks.address(id)
+                vendors[source.system].hook(address, secret)
+                del missing[id]
+        await asyncio.sleep(0.5)
 
 
 @app.command()
@@ -261,7 +287,7 @@ def watch(
     """Subscribe to what systems tell by themselves, and show how each is told of."""
 
     async def look(runtime: Runtime) -> list[str]:
-        await runtime.hooks.start(watching=False)
+        await runtime.hooks.refresh()
         chosen = [each for each in runtime.registry.of(WORKSPACE) if source is None or each.id == source]
         if not chosen:
             raise ConfigurationError(f"there is no source {source!r}")
@@ -315,8 +341,11 @@ def _with(work: Callable[[Runtime], Awaitable[T]]) -> T:
         _stop(f"{error.code}: {error.message}")
 
 
-def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], settings: Settings | None = None) -> None:
-    """Serve until a signal, the gateway of `settings` last; when one server stops, all do."""
+def _run(
+    servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], settings: Settings | None = None,
+    beside: Callable[[Runtime], Awaitable[None]] | None = None,
+) -> None:  # fmt: skip
+    """Serve until a signal, the gateway of `settings` last; when one server stops, all do. `beside` runs as long as they do."""
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -329,6 +358,9 @@ def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], 
                     app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=DRAIN,
                     timeout_keep_alive=65,
                 )))  # fmt: skip
+                if beside is not None:
+                    work = asyncio.ensure_future(beside(app.state.runtime))
+                    stack.callback(work.cancel)
             gc.collect()
             gc.freeze()  # what was made at the start lives as long as the process: the collector need not walk it again
             tasks = [asyncio.create_task(server.serve(sockets=[each])) for server, each in zip(serving, listening, strict=True)]
@@ -372,3 +404,6 @@ def _is_loopback(host: str) -> bool:
 def _stop(message: str) -> NoReturn:
     print(f"c360: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+app.add_typer(commands(_with, _stop), name="endpoints")

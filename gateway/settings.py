@@ -75,6 +75,8 @@ class Settings(_Strict):
         max_body: bytes of a GraphQL request.
         deadline: seconds a request has by default.
         adapters: Python files with further adapters.
+        webhook_private_hosts: host names, addresses and networks (CIDR) that outbound webhooks may go to although they are private, and
+            without TLS.
     """
 
     data_dir: Path = Path(".c360")
@@ -95,6 +97,7 @@ class Settings(_Strict):
     max_depth: int = Field(default=15, ge=1)
     max_aliases: int = Field(default=30, ge=0)
     adapters: tuple[Path, ...] = ()
+    webhook_private_hosts: tuple[str, ...] = ()
     public_url: AnyHttpUrl | None = None
     follow: bool = True
     max_webhook: int = Field(default=1_048_576, ge=1024, le=26_214_400)
@@ -104,7 +107,7 @@ class Settings(_Strict):
     log_level: str = Field(default="INFO", pattern=r"(?i)^(debug|info|warning|error)$")
     sources: tuple[SourceSettings, ...] = ()
 
-    @field_validator("cors_origins", "allowed_hosts", "adapters", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "adapters", "webhook_private_hosts", mode="before")
     @classmethod
     def _separated(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -11,6 +11,7 @@ from resolvers.cursors import Signer
 from sources.reading import ReadPolicy
 from sources.source import Source
 from sources.writer import Writer
+from sync.endpoints import Endpoints
 from sync.health import HealthBook
 from sync.log import EventLog
 
@@ -69,6 +70,7 @@ class Context:
     signer: Signer
     writer: Writer
     events: EventLog
+    endpoints: Endpoints
     health: HealthBook
     clock: Clock
     started: float

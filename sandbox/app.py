@@ -18,6 +18,7 @@ from sandbox.dynamics import Dynamics
 from sandbox.faults import Faults
 from sandbox.freshdesk import Freshdesk
 from sandbox.hubspot import HubSpot
+from sandbox.living import living
 from sandbox.magento import Magento
 from sandbox.mailchimp import Mailchimp
 from sandbox.marketo import Marketo
@@ -87,3 +88,6 @@ def server(app: Any, *, host: str = "127.0.0.1", port: int = 0, tls: bool = Fals
         with self_signed(host) as (certificate, key):
             config.ssl.load_cert_chain(certificate, key)
     return uvicorn.Server(config)
+
+
+__all__ = ["DIALECTS", "Sandbox", "living", "server"]

@@ -245,6 +245,9 @@ class Dialect(ABC):
         """Return the subscriptions to webhooks that there are, for /_control: at least `id`, `url` and `active`."""
         return []
 
+    def hook(self, url: str, secret: str) -> None:  # noqa: B027 - some vendors have an API for it only, or nothing
+        """Enter an address for webhooks, and what proves them, by hand, as an administrator of the vendor would."""
+
     def live(self, kind: str) -> int:
         """Return how many records of a kind there are, deleted ones left out."""
         return sum(1 for row in self.tables[kind] if not row.get(self.gone))

@@ -123,6 +123,8 @@ class Shopify(Dialect):
         if row is None:
             return None
         row = {**row, **fields, "updatedAt": _iso(self.clock.time() * 1000)}
+        if fields.keys() & {"firstName", "lastName"}:
+            row["displayName"] = " ".join(each for each in (row["firstName"], row["lastName"]) if each)
         self.tables[kind].put(native_id, row)
         return {name: value for name, value in row.items() if not callable(value)}
 

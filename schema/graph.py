@@ -6,9 +6,11 @@ from strawberry.extensions import DisableIntrospection
 from strawberry.federation import Schema
 from strawberry.federation.schema import FederationAny
 from strawberry.schema.config import StrawberryConfig
+from strawberry.tools import merge_types
 from strawberry.types import Info
 
 from schema.custom import CustomRecord
+from schema.endpoints import EndpointMutations, EndpointQueries
 from schema.entities import entities
 from schema.mutation import Mutation
 from schema.query import Query
@@ -41,8 +43,8 @@ def build(*, email_key: bool = True, introspection: bool = True) -> Graph:
         introspection: `__schema` and `__type` are answered.
     """
     graph = Graph(
-        query=Query,
-        mutation=Mutation,
+        query=merge_types("Query", (Query, EndpointQueries)),
+        mutation=merge_types("Mutation", (Mutation, EndpointMutations)),
         types=[Account, Contact, Customer, CustomRecord, Deal, Lead, Order, Ticket],
         federation_version=FEDERATION,
         extensions=[] if introspection else [DisableIntrospection],

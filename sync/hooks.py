@@ -75,11 +75,9 @@ class Hooks:
         self._known: dict[str, HookRow] = {}
         self._loop: asyncio.Task[None] | None = None
 
-    async def start(self, *, watching: bool = True) -> None:
-        """Learn what is there; with `watching`, keep subscriptions alive from now on."""
-        await self.refresh()
-        if watching:
-            self._loop = asyncio.create_task(self._run())
+    def start(self) -> None:
+        """Keep subscriptions alive from now on."""
+        self._loop = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         if self._loop is not None:
@@ -87,6 +85,7 @@ class Hooks:
             await asyncio.gather(self._loop, return_exceptions=True)
 
     async def refresh(self) -> None:
+        """Learn what is there, whichever process made it."""
         self._known = {row.app: row for row in await self._rows.all() if row.workspace == self._workspace}
 
     def state(self, source: str) -> HookRow | None:
@@ -219,6 +218,12 @@ class Hooks:
     def secret(self, source: Source) -> str | None:
         """Return the secret that an administrator enters at the system; None where there is none of ours."""
         return next((each.secret for each in self._opened(source.id) if each.until is None), None)
+
+    async def proved_by(self, source: Source) -> str:
+        """Return what deliveries of a source are proved with now: our secret, or its app's; "" where there is none yet."""
+        if _push(source).secret == "app":
+            return await self._client_secret(source)
+        return self.secret(source) or ""
 
     async def _keep_row(
         self, source: Source, known: Sequence[_Secret], *, state: str, reason: str | None, watches: list[str], expires_at: datetime | None,

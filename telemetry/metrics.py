@@ -18,6 +18,9 @@ class Metrics:
             "c360_redis_failures_total", "Operations that Redis did not serve.", ["part"], registry=self.registry
         )
 
+        self.outbound = Counter(
+            "c360_outbound_webhooks_total", "Webhooks sent to users' endpoints, by outcome of the send.", ["outcome"], registry=self.registry
+        )  # fmt: skip
         self.webhooks = Counter("c360_webhooks_total", "Webhook deliveries by outcome.", ["outcome"], registry=self.registry)
         self.changes = Counter(
             "c360_changes_total", "Changes heard of, by what became of them.", ["outcome", "origin"], registry=self.registry

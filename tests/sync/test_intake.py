@@ -41,7 +41,7 @@ class Live:
     def events(self, enough: Callable[[list[Event]], bool], *, seconds: float = 8.0) -> list[Event]:
         until = time.monotonic() + seconds
         while True:
-            found = self.world.run(lambda: self.runtime.events._rows.since("default", 0))
+            found = self.world.run(lambda: self.runtime.event_rows.since("default", 0))
             if enough(found) or time.monotonic() > until:
                 return list(found)
             time.sleep(0.02)

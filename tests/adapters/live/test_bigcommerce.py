@@ -16,7 +16,7 @@ import pytest
 from adapters.bigcommerce import BigCommerce
 from adapters.changes import Change, Delivery, Heard, Watch
 from adapters.writing import Write
-from model.errors import ProtocolError, SignatureError
+from model.errors import ProtocolError, RejectedError, SignatureError
 from sandbox.bigcommerce import CLIENT_SECRET, STORE
 from tests.adapters.live.following import Follower, ids
 from tests.adapters.live.receiver import Receiver, receiver
@@ -147,11 +147,23 @@ def test_scopes_name_their_records(scope: str, data: Any, told: tuple[str, str, 
 
 
 @pytest.mark.parametrize(
-    "body", [{"data": None}, {"data": {"type": "order"}}, {"data": {"id": "x"}}, {"producer": None}, {"scope": 7}]
+    "body",
+    [
+        {"data": None},
+        {"data": {"type": "order"}},
+        {"data": {"id": "x"}},
+        {"producer": None},
+        {"scope": 7},
+        {"scope": "store/customer/address/created", "data": {"id": 1, "address": "x"}},
+    ],
 )
 def test_what_is_proved_and_not_understood_is_no_hint(body: Any) -> None:
     with pytest.raises(ProtocolError):
         said(**body)
+
+
+def test_a_time_that_is_none_is_left_out() -> None:
+    assert [said(created_at=odd).hints[0].change.at for odd in (10**15, -1, "soon", None)] == [None] * 4
 
 
 def test_the_same_event_has_one_id_and_two_edits_of_a_record_have_two() -> None:
@@ -180,6 +192,17 @@ def test_watching_makes_each_hook_once_and_unwatching_ends_them(shop: System, he
     assert shop.run(lambda source, api: source.adapter.unwatch(api, hears.url)) == 7
     assert {each["url"] for each in shop.dialect.subscriptions()} == {"https://another.example/hook"}
     assert shop.run(lambda source, api: source.adapter.unwatch(api, hears.url)) == 0
+
+
+def test_a_hook_that_is_made_twice_since_its_answer_was_lost_is_no_failure(shop: System, hears: Receiver) -> None:
+    shop.broken("truncate", path="POST *", times=1)
+
+    assert len(watch(shop, hears.url)) == len(shop.dialect.subscriptions()) == 7
+
+
+def test_what_the_store_refuses_is_an_error(shop: System) -> None:
+    with pytest.raises(RejectedError):
+        watch(shop, "https://c360.example:8443/hook")  # custom ports are not served
 
 
 def test_watching_costs_one_call_when_all_is_well(shop: System, hears: Receiver) -> None:

@@ -1,5 +1,6 @@
 """Shopify's webhooks and feeds. Contract: tests/adapters/test_changes.py; here is what is unusual."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -16,7 +17,7 @@ from graphql import build_schema, parse, validate
 from adapters.changes import Change, Delivery, Heard, Watch
 from adapters.shopify import Shopify
 from adapters.writing import Write
-from model.errors import ProtocolError, SignatureError
+from model.errors import ProtocolError, RejectedError, SignatureError
 from sandbox.shopify import CLIENT_SECRET, SHOP
 from sandbox.shopify import Shopify as Dialect
 from sandbox.webhooks import Delivered
@@ -185,6 +186,9 @@ def test_no_order_becomes_a_request_to_forget_its_customer_by_another_topic() ->
         ("shop/redact", {"shop_id": 1, "shop_domain": "acme.myshopify.com"}),
         ("customers/redact", {"shop_domain": "acme.myshopify.com", "customer": {"email": "x@shop.example"}, "orders_to_redact": []}),
         ("orders/updated", {"name": "#1"}), ("orders/updated", {"id": True}), ("orders/updated", {"id": 1, "updated_at": "yesterday"}), ("orders/updated", [1]),
+        ("orders/updated", {"id": 1, "updated_at": "0001-01-01T00:00:00+14:00"}), ("orders/updated", {"id": "12x"}), ("orders/updated", {"id": -4}),
+        ("customers/merge", {"status": "completed"}), ("customers/redact", {"customer": {"id": 1}, "orders_to_redact": 7}),
+        ("customers/redact", {"customer": {"id": 1}, "orders_to_redact": []}), ("customers/redact", {"customer": 5, "orders_to_redact": []}),
     ],
 )  # fmt: skip
 def test_what_people_must_do_and_what_is_not_understood_is_kept_for_them(topic: str, body: Any) -> None:
@@ -220,6 +224,22 @@ def test_watching_subscribes_once_and_unwatching_ends_it(shop: System, hears: Re
     assert shop.dialect.subscriptions() == []
 
 
+def test_a_subscription_that_another_process_makes_meanwhile_is_no_failure(shop: System, hears: Receiver) -> None:
+    async def work(source: Any, api: Noted) -> tuple[list[Watch], list[Watch]]:
+        first, second = await asyncio.gather(*(source.adapter.watch(api, hears.url, "") for _ in range(2)))
+        return first, second
+
+    first, second = shop.run(work)
+
+    assert first == second
+    assert len(shop.dialect.subscriptions()) == 7
+
+
+def test_a_topic_that_the_shop_refuses_is_named(shop: System) -> None:
+    with pytest.raises(RejectedError, match="CUSTOMERS_CREATE"):
+        watch(shop, "ftp://c360.example/hook")
+
+
 def test_subscriptions_to_other_addresses_stay(shop: System, hears: Receiver) -> None:
     watch(shop, "https://another.example/hook")
     watch(shop, hears.url)
@@ -251,7 +271,7 @@ def test_what_watching_sends_fits_the_published_schema(shop: System, hears: Rece
 
     sent = shop.run(work)
 
-    assert len(sent) == 5
+    assert len(sent) == 4
     for request, _ in sent:
         assert validate(published, parse(request.json["query"])) == []
 
