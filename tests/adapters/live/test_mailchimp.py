@@ -327,6 +327,14 @@ def test_a_name_that_is_nobodys_stands_for_nobody(account: Account) -> None:
     ]
 
 
+def test_many_names_are_told_by_one_list_but_for_those_who_are_archived(account: Account) -> None:
+    rows = [*account.someone()[:20], account.someone("archived")[0]]
+
+    names = [row["id"] for row in rows]
+    assert account.run(lambda source, api: source.adapter.named(api, "contact", names)) == [row["contact_id"] for row in rows]
+    assert (account.dialect.calls[MEMBERS], account.dialect.calls[f"{MEMBERS}/{{who}}"]) == (1, 1)
+
+
 # ---- the feed ----
 
 
