@@ -1,20 +1,22 @@
 """The composition root: every part is made once, here, and handed to those who need it."""
 
+import asyncio
 import contextlib
 import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from adapters.base import Adapter, Window
 from adapters.registry import discovered
@@ -26,12 +28,15 @@ from credentials.vault import Vault
 from gateway import graphiql
 from gateway.callers import Caller, identified
 from gateway.errors import refusal
+from gateway.execution import Engine
 from gateway.graphql import GraphQLEndpoint
 from gateway.health import health_routes
+from gateway.hub import Hub
 from gateway.limits import Limits
 from gateway.security import KnownHosts, RequestId
 from gateway.settings import Settings, SourceSettings
 from gateway.sources import Opener, grant_of, row_of
+from gateway.websocket import WebSocketEndpoint
 from identity.index import IdentityIndex, minter
 from model.clock import SystemClock
 from model.errors import CallerUnknownError, ConfigurationError
@@ -50,6 +55,7 @@ from store.database import Database
 from store.events import EventRows
 from store.ledger import LedgerRows
 from store.sources import SourceRows
+from sync.followed import Followed
 from sync.log import EventLog
 from telemetry.metrics import Metrics
 
@@ -78,6 +84,10 @@ EXAMPLES = (
         '    options: { idempotencyKey: "try-1", targets: ["hubspot", "salesforce"], dryRun: true }\n  ) {\n'
         "    customer { name }\n    writes { source { id } state changed error { code message } }\n    userErrors { code message field }\n  }\n}\n"
     ),
+    (
+        "# Every change in every system, as it happens; `since` goes on from any event's cursor\n"
+        "subscription Changes {\n  events(includeEchoes: true) {\n    op\n    object\n    ref { system recordId }\n    changed\n    at\n    cursor\n  }\n}\n"
+    ),
 )
 
 
@@ -95,6 +105,7 @@ class Runtime:
     index: IdentityIndex
     signer: Signer
     events: EventLog
+    followed: Followed
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -137,6 +148,7 @@ class Runtime:
         )
         failed = self.metrics.redis_failures.labels("events").inc
         self.events = EventLog(EventRows(self.database), WORKSPACE, redis=self._connected(), failed=failed)
+        self.followed = Followed(self.events, self.index, WORKSPACE)
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
@@ -180,15 +192,19 @@ class Runtime:
             return ["database"]
         return []
 
-    async def context(self, request: Request, caller: Caller) -> Context:
+    async def context(self, request: HTTPConnection, caller: Caller) -> Context:
         settings = self.settings
+        now = partial(self.registry.of, caller.workspace)
         return Context(
-            workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), events=self.events, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            workspace=caller.workspace, scopes=caller.scopes, sources=now(), now=now, index=self.index, signer=self.signer,
+            writer=self.writer(caller.workspace), events=self.events, followed=self.followed, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
-    async def identify(self, request: Request) -> Caller:
-        return await identified(request, self.callers, require_key=self.settings.require_key)
+    async def identify(self, request: HTTPConnection) -> Caller:
+        return await self.recognise(request.headers)
+
+    async def recognise(self, headers: Mapping[str, str]) -> Caller:
+        return await identified(headers, self.callers, require_key=self.settings.require_key)
 
     def _cache(self) -> Cache:
         if (redis := self._connected()) is not None:
@@ -215,9 +231,19 @@ def create(settings: Settings) -> Starlette:
     """Return the app; its parts open when it starts and close when it stops."""
     runtime = Runtime(settings)
     limits = Limits(tokens=settings.max_tokens, depth=settings.max_depth, aliases=settings.max_aliases)
+    schema = build(email_key=settings.email_key, introspection=settings.introspection)
+    engine = Engine(schema, context=runtime.context, limits=limits, introspection=settings.introspection)
+    hub = Hub(engine, runtime.metrics)
     endpoint = GraphQLEndpoint(
-        build(email_key=settings.email_key, introspection=settings.introspection), identify=runtime.identify, context=runtime.context, limits=limits, max_body=settings.max_body,
-        introspection=settings.introspection, metrics=runtime.metrics,
+        engine,
+        hub,
+        identify=runtime.identify,
+        max_body=settings.max_body,
+        queue=settings.subscriber_queue,
+        metrics=runtime.metrics,
+    )
+    socket = WebSocketEndpoint(
+        engine, hub, recognise=runtime.recognise, most=settings.max_operations, queue=settings.subscriber_queue, max_body=settings.max_body
     )  # fmt: skip
 
     async def graphql(request: Request) -> Response:
@@ -230,6 +256,7 @@ def create(settings: Settings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        app.state.loop = asyncio.get_running_loop()
         await runtime.start()
         await runtime.serve()
         try:
@@ -242,18 +269,20 @@ def create(settings: Settings) -> Starlette:
         Middleware(KnownHosts, hosts=settings.allowed_hosts, origins=settings.cors_origins),
         Middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"], expose_headers=["x-request-id"],
+            allow_headers=["authorization", "content-type", "last-event-id", "x-api-key", "x-request-id"], expose_headers=["x-request-id"],
         ),
     ]  # fmt: skip
     routes: list[Any] = [
         Route("/", home),
         *([graphiql.assets()] if settings.graphiql else []),
         Route("/graphql", graphql, methods=["GET", "POST"]),
+        WebSocketRoute("/graphql", socket),
         *health_routes(runtime.missing, runtime.metrics, runtime.identify),
     ]
     handlers = {CallerUnknownError: _unauthenticated}
     app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)
     app.state.runtime = runtime
+    app.state.stop = endpoint.stop
     return app
 
 

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import httpx
 import typer
@@ -272,6 +272,15 @@ def _with(work: Callable[[Runtime], Awaitable[T]]) -> T:
         _stop(f"{error.code}: {error.message}")
 
 
+class _Server(uvicorn.Server):
+    """Breaks off subscriptions over HTTP before it waits for requests to end: they would not."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.stop()
+        await super().shutdown(sockets)
+
+
 def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], settings: Settings | None = None) -> None:
     """Serve until a signal, the gateway of `settings` last; when one server stops, all do."""
 
@@ -282,9 +291,9 @@ def _run(servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], 
                 app = create(settings)
                 # Opened here and not by uvicorn, so that a mistake in the settings reaches `main` and not a stack trace.
                 await stack.enter_async_context(app.router.lifespan_context(app))
-                serving.append(uvicorn.Server(uvicorn.Config(
+                serving.append(_Server(uvicorn.Config(
                     app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=DRAIN,
-                    timeout_keep_alive=65,
+                    timeout_keep_alive=65, ws_max_size=settings.max_body, ws_per_message_deflate=False,
                 )))  # fmt: skip
             gc.collect()
             gc.freeze()  # what was made at the start lives as long as the process: the collector need not walk it again

@@ -7,6 +7,7 @@ import strawberry
 
 from model import records
 from model.errors import ERROR_CODES
+from model.events import EventOp, Origin
 
 
 def enum(name: str, *values: str) -> Any:
@@ -48,3 +49,5 @@ MatchMethod = enum("MatchMethod", "EXACT_EMAIL", "EXACT_PHONE", "MANUAL", "SINGL
 SourceState = enum("SourceState", "CONNECTED", "DEGRADED", "RECONNECT_REQUIRED", "PAUSED", "DISCONNECTED")
 WriteState = enum("WriteState", "APPLIED", "UNCHANGED", "REJECTED", "CONFLICT", "SKIPPED", "UNKNOWN")
 DuplicatePolicy = enum("DuplicatePolicy", "UPSERT", "SKIP", "FAIL")
+ChangeOp = enum("ChangeOp", *get_args(EventOp))
+ChangeOrigin = enum("ChangeOrigin", *get_args(Origin))

@@ -1,22 +1,25 @@
 """A whole world on loopback: the sandbox and the gateway, each on a real server in a thread of its own."""
 
+import asyncio
 import contextlib
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
+from starlette.applications import Starlette
 
-from gateway.app import create
+from gateway.app import Runtime, create
 from gateway.settings import Settings
 from sandbox.app import Sandbox, server
 
+T = TypeVar("T")
 SYSTEMS = ("hubspot", "salesforce", "shopify", "zendesk")
 
 
@@ -45,12 +48,14 @@ class World:
         http: a client of the gateway.
         control: a client of the sandbox.
         folder: where the gateway keeps its data.
+        app: the gateway, whose parts live on its own loop: reach them by `within`.
     """
 
     sandbox: Sandbox
     http: httpx.Client
     control: httpx.Client
     folder: Path
+    app: Starlette
 
     def ask(self, query: str, variables: Mapping[str, Any] | None = None, **headers: str) -> Any:
         """Return the answer's body."""
@@ -61,6 +66,11 @@ class World:
         body = self.ask(query, variables)
         assert "errors" not in body, body["errors"]
         return body["data"]
+
+    def within(self, work: Callable[[Runtime], Coroutine[Any, Any, T]]) -> T:
+        """Run something on the gateway's loop."""
+        runtime: Runtime = self.app.state.runtime
+        return asyncio.run_coroutine_threadsafe(work(runtime), self.app.state.loop).result(30)
 
     def fault(self, system: str, fault: str, **facts: Any) -> None:
         answer = self.control.post("/_control/faults", json={"system": system, "fault": fault, **facts})
@@ -102,4 +112,4 @@ def world(*, people: int = 120, seed: int = 1, systems: Iterable[str] = SYSTEMS,
         base = stack.enter_context(served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))))
         http = stack.enter_context(httpx.Client(base_url=base, timeout=30))
         control = stack.enter_context(httpx.Client(base_url=address, timeout=30))
-        yield World(sandbox, http, control, folder)
+        yield World(sandbox, http, control, folder, app)
