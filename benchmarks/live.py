@@ -30,6 +30,7 @@ import httpx
 import orjson
 import uvloop
 import websockets
+from websockets.typing import Subprotocol
 
 from sandbox.app import Sandbox, server
 
@@ -93,8 +94,11 @@ async def subscribed(url: str, groups: list[list[str]], latencies: list[float]) 
 
     async def follow(ids: list[str], ready: asyncio.Event) -> None:
         async with websockets.connect(
-            f"{url.replace('http', 'ws')}/graphql", subprotocols=["graphql-transport-ws"], compression=None, ping_interval=None
-        ) as socket:  # type: ignore[list-item]
+            f"{url.replace('http', 'ws')}/graphql",
+            subprotocols=[Subprotocol("graphql-transport-ws")],
+            compression=None,
+            ping_interval=None,
+        ) as socket:
             await socket.send('{"type": "connection_init"}')
             await socket.recv()
             await socket.send(

@@ -1,8 +1,7 @@
 """Who asks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from starlette.requests import Request
 
 from model.errors import CallerUnknownError
 from store.callers import CallerRows
@@ -20,16 +19,19 @@ class Caller:
 DEMO = Caller(workspace="default", name="demo", scopes=frozenset(ALL_SCOPES))
 
 
-async def identified(request: Request, rows: CallerRows, *, require_key: bool) -> Caller:
+async def identified(headers: Mapping[str, str], rows: CallerRows, *, require_key: bool) -> Caller:
     """Return the caller whose API key the request carries.
+
+    Args:
+        headers: by lower-case name.
 
     Raises:
         CallerUnknownError: there is none, or it is not (any more) ours.
     """
     if not require_key:
         return DEMO
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    key = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    key = given.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
     if not key:
         raise CallerUnknownError("an API key is required: Authorization: Bearer c360_…")
     row = await rows.find(key)

@@ -516,6 +516,8 @@ class _Api:
 
     async def send(self, request: Request) -> Response:
         source = self._source
+        if self._reading.policy == "CACHE_ONLY":  # metadata, too: nothing is asked for
+            raise UnsupportedError("not kept here, and the system is not to be asked")
         base = source.adapter.config.base_url
         body, kind = _body(request)
         sent = source._client.build_request(  # noqa: SLF001 - the other half of Source
