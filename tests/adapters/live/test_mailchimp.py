@@ -303,6 +303,24 @@ def test_a_webhook_that_sends_too_little_is_mended_and_one_that_was_dropped_is_m
     assert anew.secret not in {None, made.secret}
 
 
+def test_the_sandbox_tells_a_webhook_only_of_the_sources_it_names(account: Account, hears: Receiver) -> None:
+    events = {"profile": True}
+    account.api("POST", "/webhooks", json={"url": f"{hears.url}?of=hands", "events": events, "sources": {"admin": True}})
+    account.api("POST", "/webhooks", json={"url": f"{hears.url}?of=api", "events": events, "sources": {"api": True}})
+    one, other, *_ = account.someone()
+    account.api("PATCH", f"/members/{one['id']}", json={"merge_fields": {"FNAME": "Ada"}})
+    account.dialect.change("contact", other["contact_id"], {"merge_fields": {"FNAME": "Eve"}})
+
+    came = hears.wait(lambda deliveries: len(deliveries) >= 4)
+    soon(lambda: not account.dialect.outbox.busy())
+
+    assert {(each.query["of"], b"FNAME%5D=Ada" in each.body) for each in came if each.method == "POST"} == {
+        ("hands", False),
+        ("api", True),
+    }
+    assert len(hears.deliveries) == 4
+
+
 def test_unwatching_ends_ours_and_nobody_elses(account: Account, hears: Receiver) -> None:
     account.watched(hears.url)
     account.api("POST", "/webhooks", json={"url": f"{hears.url}?other=x", "events": {}, "sources": {}})
