@@ -84,11 +84,17 @@ class Engine:
         """Return what a document is to do, None when execution has to tell what is wrong with it.
 
         Raises:
-            InvalidRequestError: it goes past a limit.
+            InvalidRequestError: it goes past a limit, or does not say which operation is meant.
         """
         document = documents.check(asked.query, self._limits)
-        found = get_operation_ast(document, asked.operation) if document is not None else None
-        return found.operation if found is not None else None
+        if document is None:
+            return None
+        found = get_operation_ast(document, asked.operation)
+        if found is None:  # Strawberry would run the first of several, be it a mutation by GET
+            raise InvalidRequestError(
+                "the document has no operation of that name, or several and none is named by `operationName`"
+            )
+        return found.operation
 
     async def run(self, asked: Asked, caller: Caller, request: Any) -> tuple[bool, dict[str, Any]]:
         """Execute a query or mutation; return whether it was executed, and the answer's body."""

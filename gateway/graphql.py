@@ -105,6 +105,8 @@ class GraphQLEndpoint:
         outcome = "partial" if "errors" in body else "ok"
         # A client that takes parts takes JSON for what comes in one; one that asks for events first means it.
         chosen = offers[0] if offers[0] != MULTIPART else next((each for each in offers if each in _PLAIN), MULTIPART)
+        if chosen not in _PLAIN and not executed:
+            return _response(body, 400, media), outcome
         if chosen not in _PLAIN:
             return once(form_of(chosen), body), outcome
         return _response(body, 200 if executed or chosen == JSON else 400, chosen), outcome

@@ -79,6 +79,7 @@ class Hub:
                         if not line.open and not group.patient:
                             group.lines.pop(line, None)
                             self._metrics.cut_off.inc()
+                    await asyncio.sleep(0)  # a burst must not fill queues that nobody had a turn to empty
         except Exception as error:  # noqa: BLE001 - whatever it is, subscribers are told
             errors = self._told(error, cursor)
             for line in tuple(group.lines):

@@ -15,6 +15,7 @@ from sync.interest import Interest
 
 MAX_IDS = 500
 _LOG: Final = "events"  # a cursor of the log is none of a list
+_QUEUE = 10_000  # events that may wait for those who ask the same, where many are applied at once
 _LOOK = 1.0  # seconds between two looks at the states of sources
 
 
@@ -35,7 +36,7 @@ async def events(
     if unknown := sorted(set(kinds or ()) - set(RECORDS)):
         raise InvalidRequestError(f"`objects`: there is no {unknown[0][:40]!r}; there are: {', '.join(sorted(RECORDS))}")
     wants = Interest(kinds=_chosen("objects", kinds), systems=_chosen("systems", systems), echoes=echoes)
-    return context.events.follow(since=await _place(since, context), wants=wants)
+    return context.events.follow(since=await _place(since, context), wants=wants, queue=_QUEUE)
 
 
 async def customer_events(context: Context, ids: Sequence[str] | None, since: str | None) -> AsyncIterator[Event]:
@@ -48,8 +49,8 @@ async def customer_events(context: Context, ids: Sequence[str] | None, since: st
         raise InvalidRequestError(f"`ids` takes at most {MAX_IDS}, not {len(chosen)}")
     place = await _place(since, context)
     if chosen is None:
-        return context.events.follow(since=place, wants=Interest(known=True))
-    return context.followed.follow(chosen, since=place)
+        return context.events.follow(since=place, wants=Interest(known=True), queue=_QUEUE)
+    return context.followed.follow(chosen, since=place, queue=_QUEUE)
 
 
 async def customer_of(event: Event, context: Context, fields: Fields) -> Customer | None:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from identity.index import IdentityIndex
 from model.events import Event
 from sync.interest import Interest
-from sync.log import EventLog, Stop
+from sync.log import QUEUE, EventLog, Stop
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Followed:
         self._looking: asyncio.Task[None] | None = None
         self._mark = 0  # the youngest event at the last look: whatever happened by then was seen by it
 
-    async def follow(self, ids: frozenset[str], *, since: int | None) -> AsyncGenerator[Event, None]:
+    async def follow(self, ids: frozenset[str], *, since: int | None, queue: int = QUEUE) -> AsyncGenerator[Event, None]:
         """Yield the events of these customers, under whatever ids of theirs they were entered, as `EventLog.follow` does."""
         mark = self._events.last
         watched = _Watched(ids, await self._names(ids), mark)
@@ -42,7 +42,7 @@ class Followed:
         try:
             while True:
                 watched.moved = Stop()
-                stream = self._events.follow(since=place, wants=Interest(customers=watched.names), stop=watched.moved)
+                stream = self._events.follow(since=place, wants=Interest(customers=watched.names), queue=queue, stop=watched.moved)
                 async with aclosing(stream):
                     async for event in stream:
                         if event.seq not in given:

@@ -1,5 +1,6 @@
 """Events made by hand: entered in the log and published, as intake does."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,3 +30,22 @@ async def enter(runtime: Runtime, *events: Event) -> list[Event]:
 def happen(world: World, *events: Event) -> list[Event]:
     """Let events happen in a running gateway; return them as numbered."""
     return world.within(lambda runtime: enter(runtime, *events))
+
+
+def cursor_at(world: World, seq: int) -> str:
+    """Return the cursor of the event of that number; 0 is before the first."""
+    return world.within(lambda runtime: _cursor(runtime, seq))
+
+
+async def _cursor(runtime: Runtime, seq: int) -> str:
+    return runtime.signer.seal(seq, workspace=WORKSPACE, query="events")
+
+
+def until_followed(world: World, followers: int = 1) -> None:
+    """Wait until exactly so many follow the log."""
+    log = world.app.state.runtime.events
+    for _ in range(500):
+        if log.followers == followers:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{log.followers} follow, not {followers}")

@@ -125,7 +125,9 @@ def world(*, people: int = 120, seed: int = 1, systems: Iterable[str] = SYSTEMS,
             **settings,
         }
         app = create(Settings.model_validate(values))
-        base = stack.enter_context(served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))))
+        base = stack.enter_context(
+            served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, ws_per_message_deflate=False)))
+        )
         http = stack.enter_context(httpx.Client(base_url=base, timeout=30))
         control = stack.enter_context(httpx.Client(base_url=address, timeout=30))
         yield World(sandbox, http, control, folder, app, app.state.runtime)
