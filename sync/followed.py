@@ -42,7 +42,9 @@ class Followed:
         try:
             while True:
                 watched.moved = Stop()
-                stream = self._events.follow(since=place, wants=Interest(customers=watched.names), queue=queue, stop=watched.moved)
+                stream = self._events.follow(
+                    since=place, wants=Interest(customers=watched.names), queue=queue, stop=watched.moved
+                )
                 async with aclosing(stream):
                     async for event in stream:
                         if event.seq not in given:
