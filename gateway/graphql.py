@@ -118,7 +118,7 @@ class GraphQLEndpoint:
                 406,
                 f'a subscription is answered over WebSocket, or as {SSE}, or as {MULTIPART};subscriptionSpec="1.0": accept one of these',
             )
-        following = Following(form_of(media), queue=self._queue, among=self._following)
+        following = Following(form_of(media), queue=self._queue, among=self._following, recognise=lambda: self._identify(request))
         resume_from = request.headers.get("last-event-id") or None if media == SSE else None
         following.seat = await self._hub.join(following.line, asked, caller, request, resume_from=resume_from)
         return following

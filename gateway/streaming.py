@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.callers import Caller, until_unknown
 from gateway.channel import Channel, Errors, Form, Line
+from gateway.errors import refusal
 from gateway.execution import cancelled
 from gateway.hub import Seat
 
@@ -74,10 +76,13 @@ class Following(Response):
 
     Args:
         among: holds it as long as it goes on.
+        recognise: returns who asked, or raises CallerUnknownError once the key is not ours any more.
     """
 
-    def __init__(self, form: EventStream | Multipart, *, queue: int, among: set["Following"]) -> None:
-        self._among = among
+    def __init__(
+        self, form: EventStream | Multipart, *, queue: int, among: set["Following"], recognise: Callable[[], Awaitable[Caller]]
+    ) -> None:
+        self._among, self._recognise = among, recognise
         self._form: Final[EventStream | Multipart] = form
         self._out: list[Send] = []
         self._channel = Channel(self._write, idle=form.idle)
@@ -93,7 +98,11 @@ class Following(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._write(self._form.opening)
-            parts = [asyncio.ensure_future(self._channel.run()), asyncio.ensure_future(_hung_up(receive))]
+            parts = [
+                asyncio.ensure_future(self._channel.run()),
+                asyncio.ensure_future(_hung_up(receive)),
+                asyncio.ensure_future(self._revoked()),
+            ]
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             if parts[0] in done and parts[0].exception() is None:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -102,6 +111,11 @@ class Following(Response):
             await cancelled(*parts)
             if self.seat is not None:
                 await self.seat.leave()
+
+    async def _revoked(self) -> None:
+        await until_unknown(self._recognise)
+        self.line.fail(refusal("UNAUTHENTICATED", "this API key was revoked")["errors"])
+        await asyncio.Event().wait()  # until that is sent
 
     def stop(self) -> None:
         """End without a word, as a lost connection does."""

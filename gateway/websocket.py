@@ -14,7 +14,7 @@ from graphql import OperationType
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from gateway.callers import Caller
+from gateway.callers import Caller, until_unknown
 from gateway.channel import Channel, Errors, Line
 from gateway.errors import refusal
 from gateway.execution import Engine, NotExecutedError, cancelled, parsed, understood
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 PROTOCOL: Final = "graphql-transport-ws"
 INIT_WAIT = 5.0  # seconds in which a client says who it is
-REVIEW = 30.0  # seconds after which a key that was revoked closes its sockets
 _MAX_ID = 128
 _CREDENTIALS = ("authorization", "x-api-key")
 
@@ -80,6 +79,7 @@ class _Connection:
         self._headers: Mapping[str, str] = self._request.headers
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._greeted = False
+        self._known = asyncio.Event()
 
     async def run(self) -> None:
         parts = [asyncio.ensure_future(each) for each in (self._listen(), self._channel.run(), self._review())]
@@ -139,20 +139,17 @@ class _Connection:
         given = {name.lower(): value for name, value in (payload or {}).items() if isinstance(value, str)}
         if any(name in given for name in _CREDENTIALS):
             self._headers = given
-        self._caller = await self._recognised()
-        self._channel.put('{"type":"connection_ack"}')
-
-    async def _recognised(self) -> Caller:
         try:
-            return await self._endpoint.recognise(self._headers)
+            self._caller = await self._endpoint.recognise(self._headers)
         except CallerUnknownError:
             raise _Closing(4403, "Forbidden") from None
+        self._known.set()
+        self._channel.put('{"type":"connection_ack"}')
 
     async def _review(self) -> None:
-        while True:
-            await asyncio.sleep(REVIEW)
-            if self._caller is not None:
-                self._caller = await self._recognised()
+        await self._known.wait()
+        await until_unknown(lambda: self._endpoint.recognise(self._headers))
+        raise _Closing(4403, "Forbidden")
 
     def _subscribe(self, said: dict[str, Any]) -> None:
         caller = self._caller

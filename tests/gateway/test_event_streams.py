@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway import streaming
+from gateway import callers, streaming
+from gateway.app import WORKSPACE
 from tests.happenings import cursor_at, event, happen, until_followed
 from tests.world import World, world
 
@@ -178,6 +179,17 @@ def test_a_key_is_needed_and_a_foreign_page_is_refused() -> None:
             ).status_code
             == 403
         )
+
+
+@pytest.mark.parametrize("accept", [SSE, MULTIPART])
+def test_a_revoked_key_ends_its_streams(accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "REVIEW", 0.1)
+    with world(people=2, require_key=True) as running:
+        row, key = running.within(lambda runtime: runtime.callers.create(WORKSPACE, "test", ["read"], now=runtime.clock.now()))
+        with stream(running, accept, **{"x-api-key": key}) as answer:
+            running.within(lambda runtime: runtime.callers.revoke(WORKSPACE, row.id, now=runtime.clock.now()))
+
+            assert b"UNAUTHENTICATED" in b"".join(answer.iter_raw())
 
 
 def test_multipart_parts_are_complete_as_they_come(served: World) -> None:

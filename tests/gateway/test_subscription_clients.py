@@ -113,7 +113,7 @@ def test_a_key_is_given_as_each_client_can(name: str, how: str) -> None:
 
         with client(running, name, total=1, **{how: {"authorization": "Bearer c360_wrong"}}) as started:
             [told] = lines(started)
-            assert told["code"] == 4403 if "ws" in name else "401" in json.dumps(told)
+            assert ("4403" if "ws" in name else "401") in json.dumps(told)
 
 
 @pytest.mark.parametrize("name", ["ws", "apollo-ws"])

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from gateway import websocket
+from gateway import callers, websocket
 from gateway.app import WORKSPACE, Runtime
 from tests.happenings import event, happen, until_followed
 from tests.sockets import ready, socket
@@ -225,7 +225,7 @@ def test_a_wrong_key_in_the_greeting_is_not_helped_by_a_header(guarded: World) -
 
 
 def test_a_revoked_key_closes_its_sockets(guarded: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "REVIEW", 0.1)
+    monkeypatch.setattr(callers, "REVIEW", 0.1)
     id, key = new_key(guarded)
     with socket(guarded) as client:
         client.init({"x-api-key": key})
