@@ -53,7 +53,7 @@ from adapters.base import (
     undocumented,
 )  # fmt: skip
 from adapters.pipedrive_calls import IDS, PAGE, SINGLES, by_id, listed, one_or_none, page, request
-from adapters.pipedrive_live import DEALS, FEED, PUSH, changes, heard, unwatched, watched
+from adapters.pipedrive_live import FEED, PUSH, changes, heard, unwatched, watched
 from adapters.pipedrive_writing import FieldRejectedError, write_one
 from adapters.ties import whole_groups
 from adapters.writing import WriteVerb
@@ -114,7 +114,7 @@ class Pipedrive(Adapter):
     live = Live(
         push="webhooks v2, verified by HTTP Basic only: they are not signed; at most 40 a user",
         feed="lists by `updated_since`, to the second",
-        deletes="by webhook (a merge is told as a delete and a change); deals also as a list of what was deleted in the last 30 days",
+        deletes="by webhook (a merge is told as a delete and a change); deals also as a list of what was deleted in the last 30 days, persons and organizations by `recents`, four times an hour",
         why="no time of delivery is promised; a webhook is tried four times within about three minutes, and thrown away after three days of failures",
     )
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
@@ -144,7 +144,7 @@ class Pipedrive(Adapter):
             writes={"name": "name", "domain": "website", "owner_id": "owner_id"}, verbs=_WRITTEN,
         ),
         "deal": KindFacts(
-            object="deals", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH, feed=DEALS,
+            object="deals", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH, feed=FEED,
             mapping={
                 **_TIMES,
                 "name": {"path": "title", "convert": "text"}, "amount": {"money": {"amount": "value", "currency": "currency"}},

@@ -25,6 +25,7 @@ from sandbox.pipedrive_answers import data_of, error_of, grant_error, public
 from sandbox.pipedrive_fields import FIELDS, STATUSES, Refused, check, described
 from sandbox.pipedrive_hooks import Hooks
 from sandbox.pipedrive_query import coded, matches, place_of, stamp, start_of, whole
+from sandbox.pipedrive_recents import recents
 from sandbox.pipedrive_writes import blank, handed_over, settled, swallowed
 from sandbox.table import Row
 from sandbox.world import World
@@ -85,6 +86,7 @@ class Pipedrive(Dialect):
             Endpoint("POST", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participate), cost={"daily": 10}),
             Endpoint("GET", f"{v2}/stages", self._stages, cost={"daily": 5}),
             Endpoint("GET", f"{v2}/pipelines", self._pipelines, cost={"daily": 5}),
+            Endpoint("GET", f"{v1}/recents", self._of("", self._recents), cost={"daily": 20}),
             *self._hooks.endpoints(),
         ]
         for object in _KINDS:
@@ -288,6 +290,9 @@ class Pipedrive(Dialect):
         return data_of(found[start : start + size], next_cursor=coded({"start": start + size}) if more else None)
 
     # ---- reading ----
+
+    def _recents(self, _: str, request: Request) -> Response:
+        return recents({object: self.tables[kind] for object, kind in _KINDS.items()}, request, self.clock.time())
 
     def _list(self, object: str, request: Request) -> Response:
         said = request.query_params

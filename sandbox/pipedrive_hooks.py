@@ -65,7 +65,7 @@ class Hooks:
         return [
             Endpoint("GET", root, self._list, cost={"daily": 10}),
             Endpoint("POST", root, self._create, cost={"daily": 10}),
-            Endpoint("DELETE", f"{root}/{{id:int}}", self._delete, cost={"daily": 6}),
+            Endpoint("DELETE", f"{root}/{{id}}", self._delete, cost={"daily": 6}),
         ]
 
     async def _list(self, _: Request) -> Response:
@@ -102,7 +102,8 @@ class Hooks:
         return json_response({"status": "ok", "success": True, "data": row}, status=201)
 
     async def _delete(self, request: Request) -> Response:
-        if self._hooks.pop(request.path_params["id"], None) is None:
+        id = request.path_params["id"]
+        if not id.isdigit() or self._hooks.pop(int(id), None) is None:
             return _refused(404, {"id": ["not found"]})
         return json_response({"status": "ok", "success": True})
 
