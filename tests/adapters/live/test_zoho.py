@@ -283,7 +283,7 @@ def test_what_is_not_taken_is_not_sent_again(org: System, ours: Receiver) -> Non
 
     dialect(org).change("contact", live(org)[0], {"Title": "Chief"})
     ours.wait(lambda came: len(came) == 1)
-    org.sandbox.clock.advance(86_000)
+    org.sandbox.clock.advance(80_000)
     dialect(org).change("contact", live(org)[1], {"Title": "Chief"})
 
     assert len(ours.wait(lambda came: len(came) == 2)) == 2
