@@ -42,6 +42,8 @@ async def watched(api: Api, url: str, secret: str, *, root: str) -> list[Watch]:
         endpoint = await _made(api, f"{root}/serviceendpoints", facts, "serviceendpointid")
     else:
         endpoint = str(found[0]["serviceendpointid"])
+        for other in found[1:]:  # made by another process at the same time, or by a call whose answer was lost
+            await _removed(api, str(other["serviceendpointid"]), root)
         if found[0].get("description") != label:
             await api.send(_request("watch", f"{root}/serviceendpoints({endpoint})", method="PATCH", json=facts, match=True))
     steps = await _steps(api, endpoint, root)
@@ -64,15 +66,15 @@ async def watched(api: Api, url: str, secret: str, *, root: str) -> list[Watch]:
 
 async def unwatched(api: Api, url: str, *, root: str) -> int:
     """One call, and for each endpoint one more and one a step; the steps first, since they hold the endpoint."""
-    count = 0
-    for endpoint in await _endpoints(api, url, root):
-        id = str(endpoint["serviceendpointid"])
-        steps = await _steps(api, id, root)
-        gone = [f"sdkmessageprocessingsteps({each['sdkmessageprocessingstepid']})" for each in steps]
-        for path in (*gone, f"serviceendpoints({id})"):
-            await answer_or_none(api, _request("unwatch", f"{root}/{path}", method="DELETE"))
-        count += len(steps)
-    return count
+    return sum([await _removed(api, str(each["serviceendpointid"]), root) for each in await _endpoints(api, url, root)])
+
+
+async def _removed(api: Api, endpoint: str, root: str) -> int:
+    steps = await _steps(api, endpoint, root)
+    gone = [f"sdkmessageprocessingsteps({each['sdkmessageprocessingstepid']})" for each in steps]
+    for path in (*gone, f"serviceendpoints({endpoint})"):
+        await answer_or_none(api, _request("unwatch", f"{root}/{path}", method="DELETE"))
+    return len(steps)
 
 
 async def _endpoints(api: Api, url: str, root: str) -> list[Row]:

@@ -12,7 +12,7 @@ from adapters.base import Write
 from adapters.changes import Change, Delivery, Heard, Hint, Watch
 from adapters.dynamics import Dynamics
 from adapters.dynamics_hooks import STEPS
-from model.errors import CursorExpiredError, ProtocolError, RejectedError, SignatureError
+from model.errors import CursorExpiredError, NetworkError, ProtocolError, RejectedError, SignatureError
 from model.records import Kind
 from sandbox.dynamics import Dynamics as Sandbox
 from sandbox.dynamics_tables import SETS
@@ -179,6 +179,29 @@ def test_a_new_secret_reaches_the_endpoint_that_is_there(org: System, ours: Rece
     assert Dynamics.events(came, ["new"]).hints
     with pytest.raises(SignatureError):
         Dynamics.events(came, ["old"])
+
+
+def test_a_second_endpoint_of_one_address_is_removed(org: System, ours: Receiver) -> None:
+    org.dialect.hook(ours.url, "by hand")
+    org.dialect.hook(ours.url, "by hand, again")
+
+    watch(org, ours.url)
+    dialect(org).change("contact", live(org)[0], {"jobtitle": "Chief"})
+    [came] = ours.wait(lambda came: len(came) == 1)
+
+    assert Dynamics.events(came, [SECRET]).hints
+    assert len(dialect(org).store.tables["serviceendpoint"]) == 1
+    assert len(org.dialect.subscriptions()) == 15
+
+
+def test_answers_that_are_lost_leave_one_endpoint_in_the_end(org: System, ours: Receiver) -> None:
+    for path in ("POST */serviceendpoints", "POST */sdkmessageprocessingsteps"):
+        org.broken("truncate", path=path, times=1)
+        with pytest.raises(NetworkError):
+            watch(org, ours.url)
+
+    assert len(watch(org, ours.url)) == len(org.dialect.subscriptions()) == 15
+    assert len(dialect(org).store.tables["serviceendpoint"]) == 1
 
 
 def test_unwatching_ends_what_is_sent_to_that_address_only(org: System, ours: Receiver) -> None:

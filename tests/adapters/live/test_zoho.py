@@ -195,6 +195,15 @@ def test_unwatching_ends_the_channel_of_that_address_only(org: System, ours: Rec
     assert [each["url"] for each in org.dialect.subscriptions()] == ["https://another.example/hook"]
 
 
+@pytest.mark.parametrize("path", ["POST *", "DELETE *"])
+def test_a_lost_answer_is_no_failure(org: System, ours: Receiver, path: str) -> None:
+    org.broken("truncate", path=path, times=1)
+
+    assert len(watch(org, ours.url)) == len(org.dialect.subscriptions()) == 1
+    assert org.run(lambda source, api: source.adapter.unwatch(api, ours.url)) == 1
+    assert org.dialect.subscriptions() == []
+
+
 def test_a_clock_that_is_ahead_gets_the_hour_that_the_vendor_gives_and_says_so(org: System, ours: Receiver) -> None:
     ahead = org.sandbox.clock.now() + timedelta(hours=3)
 
