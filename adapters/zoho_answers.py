@@ -25,7 +25,7 @@ def fault(response: Response) -> SourceError | None:
     """Return what an answer says went wrong, None when nothing did."""
     body = response.body.lstrip()
     if response.status == 304:
-        return None  # nothing was modified since
+        return RejectedError("nothing was modified since", status=304)
     if response.status < 300:
         # The token endpoint says its errors under HTTP 200.
         return _token_fault(response) if body.startswith(b'{"error') else None

@@ -104,10 +104,14 @@ async def _gone(api: Api, path: str, kind: Kind, since: datetime) -> list[Change
     number = 1
     while True:
         params = [("type", "all"), ("page", str(number)), ("per_page", str(_PAGE))]
-        answer = await api.send(
-            Request(operation=f"{kind}.deleted", path=path, params=params, headers=headers, cost={"credits": 1})
-        )
-        if not answer.body:  # an empty 204, or a 304
+        asked = Request(operation=f"{kind}.deleted", path=path, params=params, headers=headers, cost={"credits": 1})
+        try:
+            answer = await api.send(asked)
+        except RejectedError as error:
+            if error.status == 304:
+                return found
+            raise
+        if not answer.body:  # an empty 204
             return found
         body = answer.json()
         found += [
