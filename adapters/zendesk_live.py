@@ -111,7 +111,9 @@ async def _organizations(api: Api, root: str, kind: Kind, place: _Place) -> Chan
     """Read the export by time, which has no cursor: it begins again at the second that it ended in."""
     body = await _export(api, kind, f"{root}/incremental/organizations", ("start_time", str(place.start)))
     rows, end = body["organizations"], body.get("end_time")
-    more = len(rows) >= _SIZE and body.get("end_of_stream") is not True
+    more = not body["end_of_stream"] if "end_of_stream" in body else len(rows) >= _SIZE
+    if more and not rows:
+        raise ProtocolError("zendesk: an empty page of exported organizations is not the last one")
     start = max(place.start, int(end)) if end is not None else place.start
     if more and start == place.start:
         # More than a page in one second: the export would give the same page for ever. A list of all tells them.
@@ -239,8 +241,8 @@ async def watched(api: Api, root: str, url: str) -> list[Watch]:
     Accounts without ticket events refuse those: then the others are subscribed to.
     """
     hooks = await _hooks(api, root, url)
-    ours = [hook for hook in hooks if _TRIGGERED not in hook["subscriptions"]]
-    kept = [hook for hook in hooks if _TRIGGERED in hook["subscriptions"]]
+    ours = [hook for hook in hooks if _TRIGGERED not in _events(hook)]
+    kept = [hook for hook in hooks if _TRIGGERED in _events(hook)]
     kept.append(ours[0] if ours and _good(ours[0]) else await _subscribed(api, root, url, ours[0] if ours else None))
     for hook in ours[1:]:  # two processes were first, or a call was sent twice
         await answer_or_none(api, _call("unwatch", f"{root}/webhooks/{hook['id']}", method="DELETE"))
@@ -253,7 +255,7 @@ async def _subscribed(api: Api, root: str, url: str, hook: Row | None) -> Row:
     except RejectedError as error:
         if error.status not in {400, 422}:
             raise
-    if hook is not None and hook["status"] == "active" and set(hook["subscriptions"]) >= _WITHOUT_TICKETS:
+    if hook is not None and hook["status"] == "active" and _events(hook) >= _WITHOUT_TICKETS:
         return hook
     return await _written(api, root, url, hook, _WITHOUT_TICKETS)
 
@@ -271,7 +273,11 @@ async def _written(api: Api, root: str, url: str, hook: Row | None, events: froz
 
 
 def _good(hook: Row) -> bool:
-    return hook["status"] == "active" and set(hook["subscriptions"]) >= _WANTED
+    return hook["status"] == "active" and _events(hook) >= _WANTED
+
+
+def _events(hook: Row) -> set[str]:
+    return set(hook.get("subscriptions") or ())
 
 
 async def _secret(api: Api, root: str, hook: Row) -> str:
