@@ -173,6 +173,15 @@ class IdentityIndex:
             names.setdefault(row.survivor, set()).add(row.id)
         return {id: frozenset({id, *names.get(survivor, ())}) for id, survivor in named.items()}
 
+    async def keys(self, workspace: str, refs: Sequence[Ref]) -> tuple[list[str], list[str]]:
+        """Return the e-mail addresses and phone numbers that these records carry."""
+        async with self._database.read() as connection:
+            known = await rows.keys(connection, workspace, refs)
+        carried = {key for each in known.values() for key in each}
+        return sorted(value for kind, value in carried if kind == "email"), sorted(
+            value for kind, value in carried if kind == "phone"
+        )
+
     async def carrying(self, workspace: str, emails: Sequence[str], phones: Sequence[str]) -> set[Ref]:
         """Return the records the index knows with any of these normalised keys."""
         wanted = [*(("email", each) for each in emails), *(("phone", each) for each in phones)]

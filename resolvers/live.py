@@ -7,14 +7,16 @@ from typing import Final
 from model.errors import InvalidRequestError, SourceError
 from model.events import Event
 from model.records import RECORDS
-from resolvers import lookup
+from resolvers import lookup, people
 from resolvers.context import Context, Fields, Terms
+from resolvers.fanout import Fanout
 from resolvers.people import Customer
 from sources.source import Source
 from sync.interest import Interest
 
 MAX_IDS = 500
 _LOG: Final = "events"  # a cursor of the log is none of a list
+_KEPT: Final = Terms(policy="CACHE_ONLY")
 _QUEUE = 10_000  # events that may wait for those who ask the same, where many are applied at once
 _LOOK = 1.0  # seconds between two looks at the states of sources
 
@@ -58,9 +60,22 @@ async def customer_of(event: Event, context: Context, fields: Fields) -> Custome
     if event.customer is None:
         return None
     try:
-        return await lookup.customer_by_id(event.customer, Terms(policy="CACHE_ONLY"), context, fields)
+        found = await lookup.customer_by_id(event.customer, _KEPT, context, fields)
+        return found or await _found_by_keys(event.customer, context, fields)
     except SourceError:
         return None
+
+
+async def _found_by_keys(id: str, context: Context, fields: Fields) -> Customer | None:
+    """Return a customer whose records were found before, and not read by their ids."""
+    members = (await context.index.members(context.workspace, [id])).get(id)
+    if members is None:
+        return None
+    emails, phones = await context.index.keys(context.workspace, [member.ref for member in members.refs])
+    fanout = Fanout(context, _KEPT)
+    found = [*await people.by_keys(fanout, "email", emails, fields), *await people.by_keys(fanout, "phone", phones, fields)]
+    gathered = await people.gather(fanout, found, fields)
+    return gathered.customers.get(members.id)
 
 
 async def source_states(context: Context, ids: Sequence[str] | None) -> AsyncIterator[Source]:

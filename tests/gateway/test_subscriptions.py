@@ -236,6 +236,19 @@ def test_a_customer_is_shown_from_what_is_kept_and_no_system_is_called(served: W
     assert [each["customer"] for each in shown[1:]] == [None, None]
 
 
+def test_a_customer_who_was_found_by_address_is_shown_as_well(served: World) -> None:
+    email = served.sandbox.world.people[3].email
+    found = served.data("query($email: String!) { customer(by: {email: $email}) { id name } }", {"email": email})["customer"]
+    with ready(served) as client:
+        following(client, "subscription { events { customer { id name } } }", served)
+        served.forget_calls()
+
+        happen(served, event("1", customer=found["id"]))
+
+        assert client.event()["customer"] == found
+    assert not any(served.calls().values())
+
+
 def test_what_is_not_kept_is_not_taken_for_gone(served: World) -> None:
     [id] = served.within(lambda runtime: observe(runtime, person("kept-1", "kept@index.example")))
     served.within(lambda runtime: observe(runtime, person("kept-2", "kept@index.example")))
