@@ -242,6 +242,8 @@ class Runtime:
         self._closing.push_async_callback(self.hooks.stop)
         self.intake.start()
         self._closing.push_async_callback(self.intake.stop)
+        if self.database.is_postgresql and self._redis is None:
+            self._closing.push_async_callback(_ended, asyncio.create_task(self._hear_of_others()))
         if self.settings.follow:
             working = asyncio.create_task(self._long_work())
             self._closing.push_async_callback(self.engine.stop)
@@ -263,6 +265,13 @@ class Runtime:
         )  # fmt: skip
         await outbound.start()
         self._closing.push_async_callback(outbound.stop)
+
+    async def _hear_of_others(self) -> None:
+        """Let what is cached in this process be too old once another process applied a change: without Redis each has a cache of its own."""
+        async for event in self.events.follow():
+            source = next((each for each in self.registry.of(event.workspace) if each.id == event.ref.source), None)
+            if source is not None and source.has(event.ref.kind):
+                await source.touched(event.ref.kind, [event.ref.native_id])
 
     async def _long_work(self) -> None:
         """Subscribe, ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""

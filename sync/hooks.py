@@ -269,6 +269,8 @@ class Hooks:
             return
         try:
             await self.look_after(source)
+        except Exception as error:  # noqa: BLE001 - one source's trouble must not keep the others waiting
+            log.warning("webhooks cannot be looked after", extra={"system": source.system, "error.type": type(error).__name__})
         finally:
             await self._ledger.release(self._workspace, name, self._owner)
 
