@@ -25,12 +25,16 @@ from typing import Any, ClassVar
 import orjson
 
 from adapters import pipedrive_fields as native
+from adapters import pipedrive_live
 from adapters.base import (
     Adapter,
     Api,
     Auth,
+    Changes,
     Checked,
+    Delivery,
     FindKey,
+    Heard,
     KindFacts,
     Learned,
     Live,
@@ -43,6 +47,7 @@ from adapters.base import (
     Response,
     Scan,
     Token,
+    Watch,
     Window,
     Write,
     code_in,
@@ -106,14 +111,18 @@ class Pipedrive(Adapter):
         Window(name="daily", limit=30_000, period=86_400, kind="fixed", every_call=False),
     )
     live = Live(
-        push="webhooks v2, verified by HTTP Basic only: they are not signed; at most 40 a user",
-        feed="lists by `updated_since`, to the second",
-        deletes="by webhook (a merge is told as one); deals also as a list of what was deleted in the last 30 days",
+        push="webhooks v2, one for each kind, verified by HTTP Basic only: they are not signed; at most 40 a user",
+        feed="lists by `updated_since`, to the second; archived deals are in none of them",
+        deletes=(
+            "by webhook, merges too; deals also as a list of what was deleted in the last 30 days, people and organizations among the recents, "
+            "where a merged one shows as deleted"
+        ),
         why="no time of delivery is promised; a webhook is tried four times within about three minutes, and thrown away after three days of failures",
     )
+    push = pipedrive_live.PUSH
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
-            object="persons", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, find=frozenset({"email"}), orders=_BOTH,
+            object="persons", feed=pipedrive_live.FEED, custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, find=frozenset({"email"}), orders=_BOTH,
             mapping={
                 **_TIMES,
                 "email": {"path": "emails[primary=True].value", "convert": "email"},
@@ -132,12 +141,12 @@ class Pipedrive(Adapter):
             lag=5.0,  # nothing is promised of the search that `find` uses
         ),
         "account": KindFacts(
-            object="organizations", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
+            object="organizations", feed=pipedrive_live.FEED, custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
             mapping={**_TIMES, "name": {"path": "name", "convert": "text"}, "domain": {"path": "website", "convert": "domain"}, "industry": "industry_label"},
             writes={"name": "name", "domain": "website", "owner_id": "owner_id"}, verbs=_WRITTEN,
         ),
         "deal": KindFacts(
-            object="deals", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
+            object="deals", feed=pipedrive_live.FEED, custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
             mapping={
                 **_TIMES,
                 "name": {"path": "title", "convert": "text"}, "amount": {"money": {"amount": "value", "currency": "currency"}},
@@ -285,8 +294,10 @@ class Pipedrive(Adapter):
         made = _cursor(scan) if scan.order == "created" else None
 
         async def fetch(token: str | None) -> tuple[list[Row], str | None]:
+            # What goes on with a group of equal times is no dearer by the full page.
+            asked = {**parameters, "limit": str(PAGE)} if token else parameters
             try:
-                rows, following = await page(api, f"{kind}.scan", path, parameters, token or made)
+                rows, following = await page(api, f"{kind}.scan", path, asked, token or made)
             except RejectedError:
                 if token is not None or made is None:
                     raise
@@ -309,6 +320,23 @@ class Pipedrive(Adapter):
         if not self.kinds[kind].verbs:
             raise UnsupportedError(f"{self.name} does not write {kind}")
         return [await write_one(api, kind, write, currency=self.config.currency) for write in writes]
+
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        if self.kinds[kind].feed is None:
+            raise UnsupportedError(f"{self.name} does not tell what {kind} records changed")
+        return await pipedrive_live.changes(self, api, kind, cursor, fields, now=now, path=self._path(kind))
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return pipedrive_live.heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await pipedrive_live.watched(api, url, secret)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await pipedrive_live.unwatched(api, url)
 
     # ---- what answers say ----
 

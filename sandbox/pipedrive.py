@@ -22,7 +22,9 @@ from sandbox import pipedrive_rows as rows
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, Handler, RollingWindow, Tokens, form, json_response
 from sandbox.pipedrive_fields import FIELDS, STATUSES, Refused, check, described
+from sandbox.pipedrive_hooks import OBJECTS, Hooks
 from sandbox.pipedrive_query import coded, matches, place_of, stamp, start_of, whole
+from sandbox.pipedrive_recents import joined, recents
 from sandbox.pipedrive_writes import blank, settled
 from sandbox.table import Row
 from sandbox.world import World
@@ -34,7 +36,9 @@ _SEATS, _BASE = 7, 30_000
 _BURST, _SEARCH, _SECONDS = {"token": 20, "oauth": 80}, 10, 2
 _PATIENCE, _BLOCKED = 30, 60.0  # how many 429s in ten seconds an API token may cause, and how long it is shut out then
 _KEPT = 30 * 86_400  # seconds a deleted deal can still be listed
-_KINDS = {"person": "contact", "organization": "account", "deal": "deal"}
+_KINDS = {object: kind for kind, object in OBJECTS.items()}
+# What moves when two are merged: kind, its index, its column.
+_CHILDREN = {"contact": [("deal", "person", "person_id")], "account": [("deal", "org", "org_id"), ("contact", "org", "org_id")]}
 _LISTED = frozenset({"ids", "owner_id", "updated_since", "updated_until", "sort_by", "sort_direction", "limit", "cursor"})
 _SHOWN = frozenset({"include_fields", "custom_fields", "include_option_labels", "include_labels"})
 _FILTERS: Mapping[str, frozenset[str]] = {
@@ -64,6 +68,7 @@ class Pipedrive(Dialect):
         self._strikes = RollingWindow(clock, limit=_PATIENCE, period=10)
         self._blocked_until = 0.0
         self._ids = count(2_000_000_001)
+        self.hooks = Hooks(clock, lambda sending: self.outbox.post(sending), COMPANY)
 
     # ---- surroundings ----
 
@@ -79,6 +84,8 @@ class Pipedrive(Dialect):
             Endpoint("GET", f"{v1}/users/{{id}}", self._user, cost={"daily": 2}),
             Endpoint("GET", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participants), cost={"daily": 10}),
             Endpoint("POST", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participate), cost={"daily": 10}),
+            Endpoint("GET", f"{v1}/recents", self._of("deal", self._recents), cost={"daily": 20}),
+            *self.hooks.endpoints(),
             Endpoint("GET", f"{v2}/stages", self._stages, cost={"daily": 5}),
             Endpoint("GET", f"{v2}/pipelines", self._pipelines, cost={"daily": 5}),
         ]
@@ -92,13 +99,14 @@ class Pipedrive(Dialect):
                 Endpoint("GET", f"{base}/{{id}}", self._of(object, self._get), cost={"daily": 1}),
                 Endpoint("PATCH", f"{base}/{{id}}", self._of(object, self._update), cost={"daily": 5}),
                 Endpoint("DELETE", f"{base}/{{id}}", self._of(object, self._remove), cost={"daily": 3}),
+                Endpoint("PUT", f"{v1}/{object}s/{{id}}/merge", self._of(object, self._merge), cost={"daily": 40}),
             ]
         return found
 
     def _of(self, object: str, handler: Callable[[str, Request], Any]) -> Handler:
         async def handle(request: Request) -> Response:
             try:
-                body = orjson.loads(await request.body() or b"null") if request.method in {"POST", "PATCH"} else None
+                body = orjson.loads(await request.body() or b"null") if request.method in {"POST", "PATCH", "PUT"} else None
                 request.state.body = body
                 answer: Response = handler(object, request)
             except orjson.JSONDecodeError:
@@ -190,6 +198,32 @@ class Pipedrive(Dialect):
         gone: Row = {"is_deleted": True, **({"status": "deleted"} if kind == "deal" else {})}
         return self.change(kind, native_id, gone) is not None
 
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge as a user of the vendor would: one record goes, the other takes what it lacked, with its deals and people."""
+        table = self.tables[kind]
+        gone, kept = table.get(loser), table.get(winner)
+        if gone is None or kept is None or loser == winner or gone["is_deleted"] or kept["is_deleted"]:
+            return False
+        self.hooks.into[kind, loser], self.hooks.of[kind, winner] = winner, loser
+        for child, index, column in _CHILDREN.get(kind, ()):
+            for row in self.tables[child].having(index, [gone["id"]]):
+                moved = (
+                    {"_participants": tuple(dict.fromkeys(kept["id"] if id == gone["id"] else id for id in row["_participants"]))}
+                    if index == "person"
+                    else {}
+                )
+                self._put(child, {**row, **moved, column: kept["id"] if row[column] == gone["id"] else row[column]})
+        self.delete(kind, loser)
+        self._put(kind, joined(kept, gone))
+        del self.hooks.into[kind, loser], self.hooks.of[kind, winner]
+        return True
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        self.hooks.changed(kind, native_id, before, after)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self.hooks.listed()
+
     def _put(self, kind: str, row: Row) -> None:
         if kind != "owner":
             row["update_time"] = self._now()
@@ -217,7 +251,7 @@ class Pipedrive(Dialect):
         domain = self.base_url or f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}"
         return json_response({
             "access_token": self.tokens.issue(CLIENT_ID, prefix="v1u:"), "token_type": "Bearer", "expires_in": 3599, "refresh_token": following,
-            "scope": "base,deals:full,contacts:full,users:read,search:read", "api_domain": domain,
+            "scope": "base,deals:full,contacts:full,users:read,search:read,recents:read,webhooks:full", "api_domain": domain,
         })  # fmt: skip
 
     async def _me(self, _: Request) -> Response:
@@ -414,6 +448,16 @@ class Pipedrive(Dialect):
         row = self._found(object, request, live=True)
         self.delete(_KINDS[object], str(row["id"]))
         return _data({"id": row["id"]})
+
+    def _merge(self, object: str, request: Request) -> Response:
+        body, loser = request.state.body, self._found(object, request, live=True)
+        winner = body.get("merge_with_id") if isinstance(body, dict) else None
+        if not isinstance(winner, int) or not self.merge(_KINDS[object], str(loser["id"]), str(winner)):
+            raise Refused(400, "merge_with_id: not found")
+        return _data({"id": winner, "merge_what_id": loser["id"]})
+
+    def _recents(self, _: str, request: Request) -> Response:
+        return json_response(recents(self.tables, request.query_params, self.clock.time()))
 
     def _participants(self, object: str, request: Request) -> Response:
         found = [self._participant(id) for id in self._found(object, request)["_participants"]]
