@@ -16,12 +16,16 @@ from urllib.parse import urlencode
 
 import orjson
 
+from adapters import sugarcrm_live
 from adapters.base import (
     Adapter,
     Api,
     Auth,
+    Changes,
     Checked,
+    Delivery,
     FindKey,
+    Heard,
     KindFacts,
     Live,
     OAuth,
@@ -33,6 +37,7 @@ from adapters.base import (
     Request,
     Response,
     Scan,
+    Watch,
     Window,
     Write,
     batches,
@@ -112,7 +117,7 @@ class SugarCRM(Adapter):
     pause_when_cut = 1.0
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
-            object="Contacts", find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,
+            object="Contacts", feed=sugarcrm_live.FEED, find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,
             mapping={
                 **_person("phone_work", "phone_mobile", "phone_home", "phone_other"), "title": {"path": "title", "convert": "text"},
                 "account_id": {"path": "account_id", "convert": "id"},
@@ -120,12 +125,12 @@ class SugarCRM(Adapter):
             writes={**_WRITES_PERSON, "title": _text("title")}, links={"account": "account_id", "deal": None},
         ),
         "lead": KindFacts(
-            object="Leads", find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,
+            object="Leads", feed=sugarcrm_live.FEED, find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,
             mapping={**_person("phone_work", "phone_mobile"), "status": {"path": "status", "convert": "text"}, "company": {"path": "account_name", "convert": "text"}},
             writes={**_WRITES_PERSON, "status": _text("status"), "company": _text("account_name")},
         ),
         "account": KindFacts(
-            object="Accounts", find=frozenset({"domain"}), find_batch=_LIKE, **_LISTED, **_WRITTEN,
+            object="Accounts", feed=sugarcrm_live.FEED, find=frozenset({"domain"}), find_batch=_LIKE, **_LISTED, **_WRITTEN,
             mapping={
                 **_TIMES, **_OWNER, "name": {"path": "name", "convert": "text"}, "domain": {"path": "website", "convert": "domain"},
                 "industry": {"path": "industry", "convert": "text"}, "parent_id": {"path": "parent_id", "convert": "id"},
@@ -135,7 +140,7 @@ class SugarCRM(Adapter):
             },
         ),
         "deal": KindFacts(
-            object="Opportunities", **_LISTED, **_WRITTEN,
+            object="Opportunities", feed=sugarcrm_live.FEED, **_LISTED, **_WRITTEN,
             mapping={
                 **_TIMES, **_OWNER, "name": {"path": "name", "convert": "text"}, "amount": {"money": {"amount": "amount", "currency": CURRENCY}},
                 # Where revenue line items make up opportunities, older releases leave the stage empty and state how it ended.
@@ -160,7 +165,9 @@ class SugarCRM(Adapter):
     relations = frozenset(
         {("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal"), ("deal", "account")}
     )
+    push = sugarcrm_live.PUSH
     live = Live(
+        push="web logic hooks, which `watch` or an administrator makes; not signed: a code in their address proves them",
         feed="filters on date_modified, each module by itself; times are whole seconds",
         deletes="lists with deleted=true, where a merged record shows as deleted; nothing names the one it went into",
         why=(
@@ -168,6 +175,8 @@ class SugarCRM(Adapter):
             "installed on the instance, tells at once"
         ),
     )
+
+    _asked: ClassVar[Mapping[str, Any]] = {}  # what else goes with each list
 
     @property
     def _version(self) -> str:
@@ -286,7 +295,7 @@ class SugarCRM(Adapter):
 
         async def fetch(last: Row | None) -> tuple[list[Row], Row | None]:
             rows, more = await self._some(
-                api, f"{kind}.scan", kind, tests, scan.fields, size=min(scan.size, _PAGE), column=column, descending=scan.descending, last=last
+                api, f"{kind}.scan", kind, tests, scan.fields, size=min(scan.size, _PAGE) if last is None else _PAGE, column=column, descending=scan.descending, last=last
             )  # fmt: skip
             return rows, rows[-1] if more else None
 
@@ -323,6 +332,7 @@ class SugarCRM(Adapter):
             tests = [*tests, {"$or": [{column: {beyond: at}}, {"$and": same}]}]
         body = {
             "filter": list(tests), "fields": self._names([column, *fields]), "max_num": size, "order_by": f"{column}:{way},id:{way}",
+            **self._asked,
         }  # fmt: skip
         path = f"{self._root}/{self.kinds[kind].object}/filter"
         found = (await api.send(Request(operation=operation, method="POST", path=path, json=body))).json()
@@ -348,6 +358,21 @@ class SugarCRM(Adapter):
         if not isinstance(answers, list) or len(answers) != len(calls):
             raise ProtocolError("a bulk call answered for other requests than it was given")
         return [Response(status=each["status"], headers={}, body=orjson.dumps(each["contents"])) for each in answers]
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        if self.kinds[kind].feed is None:
+            raise UnsupportedError(f"{self.name} does not tell what {kind} records changed")
+        return await sugarcrm_live.changes(_Whole(self.config), api, kind, cursor, fields, now=now)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return sugarcrm_live.heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await sugarcrm_live.watched(self, api, url, secret, root=self._root, size=BULK)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await sugarcrm_live.unwatched(api, url, root=self._root)
 
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
@@ -376,6 +401,12 @@ class SugarCRM(Adapter):
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         return f"{self.config.web_url}/#{self.kinds[kind].object}/{native_id}" if self.config.web_url else None
+
+
+class _Whole(SugarCRM):
+    """Lists deleted rows, too."""
+
+    _asked = {"deleted": True}
 
 
 def _second(moment: datetime | None) -> str:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 from starlette.datastructures import QueryParams
@@ -20,6 +20,7 @@ from sandbox import sugarcrm_filter as filters
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, json_response
 from sandbox.faults import Reset
+from sandbox.sugarcrm_hooks import Hooks
 from sandbox.sugarcrm_metadata import HASH, LINKS, language, metadata, options, types
 from sandbox.sugarcrm_records import ADMIN, Records, Refusal, millis, native
 from sandbox.table import Row
@@ -49,6 +50,8 @@ class SugarCRM(Dialect):
         self._window = RollingWindow(clock, limit=20, period=1.0)
         self._blocked = 0.0
         self._records = Records(world, self.name, clock.time)
+        self.hooks = Hooks(clock, lambda sending, after: self.outbox.post(sending, after=after))
+        self._records.tied = self.hooks.tied
         self.tables = {kind: self._records.tables[module] for kind, module in self.objects.items()}
         self._routes = [(Route(each.path, each.handler, methods=[each.method]), each) for each in self.endpoints()]
 
@@ -69,6 +72,12 @@ class SugarCRM(Dialect):
             Endpoint("GET", f"{root}/lang/{{language}}", self._answered(self._language)),
             Endpoint("POST", f"{root}/bulk", self._answered(self._bulk)),
             Endpoint("PATCH", f"{root}/integrate/{{module}}/sync_key/{{key}}", self._answered(self._upsert)),
+            Endpoint("GET", f"{root}/WebLogicHooks", self._answered(self.hooks.found)),
+            Endpoint("POST", f"{root}/WebLogicHooks", self._answered(self.hooks.create)),
+            Endpoint("POST", f"{root}/WebLogicHooks/filter", self._answered(self.hooks.found)),
+            Endpoint("GET", f"{root}/WebLogicHooks/{{id}}", self._answered(self.hooks.get)),
+            Endpoint("PUT", f"{root}/WebLogicHooks/{{id}}", self._answered(self.hooks.update)),
+            Endpoint("DELETE", f"{root}/WebLogicHooks/{{id}}", self._answered(self.hooks.delete)),
             Endpoint("GET", f"{root}/{{module}}", self._answered(self._list)),
             Endpoint("POST", f"{root}/{{module}}", self._answered(self._create)),
             Endpoint("GET", f"{root}/{{module}}/filter", self._answered(self._list)),
@@ -128,6 +137,23 @@ class SugarCRM(Dialect):
         except Refusal:
             return False
         return True
+
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge as a user of the vendor would: the winner takes what it lacked, and what belonged to the other; that one is deleted."""
+        try:
+            self._records.merge(self.objects[kind], loser, winner)
+        except Refusal:
+            return False
+        return True
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        self.hooks.changed(self.objects[kind], before, after)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self.hooks.listed()
+
+    def hook(self, url: str, secret: str) -> None:
+        self.hooks.by_hand(f"{url}{'&' if '?' in url else '?'}{urlencode({'code': secret})}")
 
     def _answered(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
         """Let a handler return what is answered with 200, or raise what is answered instead."""
