@@ -11,7 +11,7 @@ Doubts that the documents leave:
 - The counts by which people and organizations without deals are passed over might lag behind a write.
 - A person's `name` is split by Pipedrive at its first space, so given names of several words come back shortened.
 - A used-up day and a burst are both a bare 429: only the header with the day's remaining tokens, which may be missing, tells them apart.
-- Archived deals are read by id, and not listed (that would be a second list at twice the price). Leads are not read.
+- Archived deals are read by id and told by the feed, and not listed (that would be a second list at twice the price). Leads are not read.
 - Phone numbers are not looked up: the documents do not say whether a search compares digits or spelling.
 """
 
@@ -112,7 +112,7 @@ class Pipedrive(Adapter):
     )
     live = Live(
         push="webhooks v2, one for each kind, verified by HTTP Basic only: they are not signed; at most 40 a user",
-        feed="lists by `updated_since`, to the second; archived deals are in none of them",
+        feed="lists by `updated_since`, to the second",
         deletes=(
             "by webhook, merges too; deals also as a list of what was deleted in the last 30 days, people and organizations among the recents, "
             "where a merged one shows as deleted"
@@ -146,7 +146,7 @@ class Pipedrive(Adapter):
             writes={"name": "name", "domain": "website", "owner_id": "owner_id"}, verbs=_WRITTEN,
         ),
         "deal": KindFacts(
-            object="deals", feed=pipedrive_live.FEED, custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
+            object="deals", feed=pipedrive_live.DEALS, custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
             mapping={
                 **_TIMES,
                 "name": {"path": "title", "convert": "text"}, "amount": {"money": {"amount": "value", "currency": "currency"}},

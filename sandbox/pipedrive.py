@@ -23,8 +23,10 @@ from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, Handler, RollingWindow, Tokens, form, json_response
 from sandbox.pipedrive_fields import FIELDS, STATUSES, Refused, check, described
 from sandbox.pipedrive_hooks import OBJECTS, Hooks
-from sandbox.pipedrive_query import coded, matches, place_of, stamp, start_of, whole
-from sandbox.pipedrive_recents import joined, recents
+from sandbox.pipedrive_merging import merged
+from sandbox.pipedrive_query import coded, place_of, stamp, start_of, whole
+from sandbox.pipedrive_recents import recents
+from sandbox.pipedrive_search import searched
 from sandbox.pipedrive_writes import blank, settled
 from sandbox.table import Row
 from sandbox.world import World
@@ -37,8 +39,6 @@ _BURST, _SEARCH, _SECONDS = {"token": 20, "oauth": 80}, 10, 2
 _PATIENCE, _BLOCKED = 30, 60.0  # how many 429s in ten seconds an API token may cause, and how long it is shut out then
 _KEPT = 30 * 86_400  # seconds a deleted deal can still be listed
 _KINDS = {object: kind for kind, object in OBJECTS.items()}
-# What moves when two are merged: kind, its index, its column.
-_CHILDREN = {"contact": [("deal", "person", "person_id")], "account": [("deal", "org", "org_id"), ("contact", "org", "org_id")]}
 _LISTED = frozenset({"ids", "owner_id", "updated_since", "updated_until", "sort_by", "sort_direction", "limit", "cursor"})
 _SHOWN = frozenset({"include_fields", "custom_fields", "include_option_labels", "include_labels"})
 _FILTERS: Mapping[str, frozenset[str]] = {
@@ -84,6 +84,7 @@ class Pipedrive(Dialect):
             Endpoint("GET", f"{v1}/users/{{id}}", self._user, cost={"daily": 2}),
             Endpoint("GET", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participants), cost={"daily": 10}),
             Endpoint("POST", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participate), cost={"daily": 10}),
+            Endpoint("GET", f"{v2}/deals/archived", self._of("deal", self._archived), cost={"daily": 20}),
             Endpoint("GET", f"{v1}/recents", self._of("deal", self._recents), cost={"daily": 20}),
             *self.hooks.endpoints(),
             Endpoint("GET", f"{v2}/stages", self._stages, cost={"daily": 5}),
@@ -191,7 +192,7 @@ class Pipedrive(Dialect):
         row = self.tables[kind].get(native_id)
         if row is None or row["is_deleted"]:
             return None
-        self._put(kind, {**row, **fields})
+        self.put(kind, {**row, **fields})
         return _public(self.tables[kind].get(native_id) or {})
 
     def delete(self, kind: str, native_id: str) -> bool:
@@ -200,23 +201,7 @@ class Pipedrive(Dialect):
 
     def merge(self, kind: str, loser: str, winner: str) -> bool:
         """Merge as a user of the vendor would: one record goes, the other takes what it lacked, with its deals and people."""
-        table = self.tables[kind]
-        gone, kept = table.get(loser), table.get(winner)
-        if gone is None or kept is None or loser == winner or gone["is_deleted"] or kept["is_deleted"]:
-            return False
-        self.hooks.into[kind, loser], self.hooks.of[kind, winner] = winner, loser
-        for child, index, column in _CHILDREN.get(kind, ()):
-            for row in self.tables[child].having(index, [gone["id"]]):
-                moved = (
-                    {"_participants": tuple(dict.fromkeys(kept["id"] if id == gone["id"] else id for id in row["_participants"]))}
-                    if index == "person"
-                    else {}
-                )
-                self._put(child, {**row, **moved, column: kept["id"] if row[column] == gone["id"] else row[column]})
-        self.delete(kind, loser)
-        self._put(kind, joined(kept, gone))
-        del self.hooks.into[kind, loser], self.hooks.of[kind, winner]
-        return True
+        return merged(self, kind, loser, winner)
 
     def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
         self.hooks.changed(kind, native_id, before, after)
@@ -224,7 +209,7 @@ class Pipedrive(Dialect):
     def subscriptions(self) -> list[Mapping[str, Any]]:
         return self.hooks.listed()
 
-    def _put(self, kind: str, row: Row) -> None:
+    def put(self, kind: str, row: Row) -> None:
         if kind != "owner":
             row["update_time"] = self._now()
         self.tables[kind].put(str(row["id"]), row)
@@ -286,7 +271,10 @@ class Pipedrive(Dialect):
 
     # ---- reading ----
 
-    def _list(self, object: str, request: Request) -> Response:
+    def _archived(self, object: str, request: Request) -> Response:
+        return self._list(object, request, archived=True)
+
+    def _list(self, object: str, request: Request, *, archived: bool = False) -> Response:
         said = request.query_params
         if unknown := sorted(said.keys() - _LISTED - _SHOWN - _FILTERS[object]):
             raise Refused(400, f"Validation failed: {unknown[0]}: no such parameter", code="ERR_SCHEMA_VALIDATION_FAILED")
@@ -295,7 +283,9 @@ class Pipedrive(Dialect):
             raise Refused(400, "Validation failed: sort_by", code="ERR_SCHEMA_VALIDATION_FAILED")
         size = whole(said, "limit", 100, most=500)
         start = place_of(said["cursor"], field, way) if "cursor" in said else None
-        found = (row for row in self._walked(object, said, field, way, start) if self._passes(object, row, said))
+        found = (
+            row for row in self._walked(object, said, field, way, start) if self._passes(object, row, said, archived=archived)
+        )
         page = list(islice(found, size + 1))
         following = None
         if len(page) > size:
@@ -336,10 +326,11 @@ class Pipedrive(Dialect):
                 return table.having(index, [whole(said, name, 0)])
         return None
 
-    def _passes(self, object: str, row: Row, said: Mapping[str, str]) -> bool:
+    def _passes(self, object: str, row: Row, said: Mapping[str, str], *, archived: bool) -> bool:
         statuses = said["status"].split(",") if "status" in said else STATUSES
         if object == "deal":
-            if row["is_archived"] or row["status"] not in statuses or self._purged(row):
+            hidden = row["is_archived"] and not row["is_deleted"]
+            if hidden is not archived or row["status"] not in statuses or self._purged(row):
                 return False
         elif row["is_deleted"]:
             return False
@@ -388,43 +379,8 @@ class Pipedrive(Dialect):
         return sum(each["status"] in statuses for each in found)
 
     def _search(self, object: str, request: Request) -> Response:
-        said = request.query_params
-        exact, term = said.get("exact_match") == "true", said.get("term", "")
-        if len(term) < (1 if exact else 2):
-            raise Refused(400, "The term must be at least 2 characters long.", code="ERR_SCHEMA_VALIDATION_FAILED")
-        fields = frozenset(said["fields"].split(",")) if said.get("fields") else None
-        table = self.tables[_KINDS[object]]
-        by_index = exact and object == "person" and fields == frozenset({"email"})
-        candidates = table.having("email", [term.lower()]) if by_index else iter(table)
-        found = [row for row in candidates if not row["is_deleted"] and matches(object, row, term, fields, exact=exact)]
-        start, size = start_of(request.query_params), whole(said, "limit", 100, most=500)
-        items = [{"result_score": 1.0 if exact else 0.5, "item": self._item(object, row)} for row in found[start : start + size]]
-        return _data({"items": items}, next_cursor=coded({"start": start + size}) if start + size < len(found) else None)
-
-    def _item(self, object: str, row: Row) -> Row:
-        item: Row = {
-            "id": row["id"],
-            "type": object,
-            "visible_to": row["visible_to"],
-            "owner": {"id": row["owner_id"]},
-            "custom_fields": [],
-            "notes": [],
-        }
-        org = self.tables["account"].get(str(row.get("org_id")))
-        tied = {"organization": {"id": org["id"], "name": org["name"], "address": None} if org else None}
-        if object == "person":
-            return {
-                **item,
-                "name": row["name"],
-                "phones": [each["value"] for each in row["phones"]],
-                "emails": [each["value"] for each in row["emails"]],
-                **tied,
-            }
-        return (
-            {**item, "title": row["title"], "status": row["status"], **tied}
-            if object == "deal"
-            else {**item, "name": row["name"], "address": None}
-        )
+        items, following = searched(self.tables, _KINDS[object], object, request.query_params)
+        return _data({"items": items}, next_cursor=following)
 
     # ---- writing ----
 
@@ -441,7 +397,7 @@ class Pipedrive(Dialect):
             if (id := body.get(name)) is not None and (self.tables[kind].get(str(id)) or {"is_deleted": True})["is_deleted"]:
                 raise Refused(400, f"Validation failed: {name}: not found", code="ERR_SCHEMA_VALIDATION_FAILED")
         changed = settled(object, row, body, self._now())
-        self._put(_KINDS[object], changed)
+        self.put(_KINDS[object], changed)
         return _data(_public(changed), status=status)
 
     def _remove(self, object: str, request: Request) -> Response:
@@ -471,7 +427,7 @@ class Pipedrive(Dialect):
             raise Refused(400, "Person not found")
         if id in row["_participants"]:
             raise Refused(400, "Person is already a participant of this deal")
-        self._put("deal", {**row, "_participants": (*row["_participants"], id), "person_id": row["person_id"] or id})
+        self.put("deal", {**row, "_participants": (*row["_participants"], id), "person_id": row["person_id"] or id})
         return _data(self._participant(id))
 
     def _participant(self, id: int) -> Row:

@@ -1,8 +1,7 @@
-"""What Pipedrive's v1 tells of changes, deleted records among them, and what becomes of two records that are merged.
+"""What Pipedrive's v1 tells of changes, deleted records among them.
 
 Decided here, since no document says: recents go back 30 days and are sorted by time; a deleted record is in them with `active_flag` false
-(deals: status deleted), and of a merged one nothing names the record it went into; of two merged records the one in the path goes, the one
-named by `merge_with_id` stays and takes what it lacks.
+(deals: status deleted), and of a merged one nothing names the record it went into.
 """
 
 import re
@@ -53,16 +52,3 @@ def _v1(noun: str, row: Row) -> Row:
 
 def _bare(at: str) -> str:
     return at.replace("T", " ").removesuffix("Z")
-
-
-def joined(winner: Row, loser: Row) -> Row:
-    """Return the record that stays, with what it lacked and the other had."""
-    custom = {
-        code: loser["custom_fields"].get(code) if value is None else value for code, value in winner["custom_fields"].items()
-    }
-    lists: Row = {
-        name: [*winner[name], *({**each, "primary": not winner[name] and not at} for at, each in enumerate(loser[name]) if each["value"] not in {known["value"] for known in winner[name]})]
-        for name in ("emails", "phones") if name in winner
-    }  # fmt: skip
-    filled = {name: loser.get(name) if value in (None, "") else value for name, value in winner.items()}
-    return {**filled, **lists, "custom_fields": custom}
