@@ -125,7 +125,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """One event of a delivery. `id` tells it from every other event of the account, and is the same when it is delivered again."""
+    """One event of a delivery. `id` tells it from every other event of the account, and is the same when it is delivered again.
+
+    The change's native id may be another name of the record, which `Adapter.named` knows.
+    """
 
     id: str
     change: Change

@@ -8,6 +8,8 @@ qualified (an action that makes other records), phones (they match by their spel
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -36,6 +38,9 @@ from adapters.base import (
     code_in,
     undocumented,
 )
+from adapters.changes import Changes, Delivery, Heard, Watch
+from adapters.dynamics_hooks import unwatched, watched
+from adapters.dynamics_live import FEED, PUSH, changes, heard
 from adapters.dynamics_rows import View, among, guids, moment, neat, quoted, view
 from adapters.dynamics_writing import BATCH, written
 from adapters.ties import whole_groups
@@ -76,7 +81,7 @@ _PERSON: Mapping[str, Any] = {
 _PERSON_WRITES: Mapping[str, Any] = {
     "email": "emailaddress1", "phone": "telephone1", "given_name": "firstname", "family_name": "lastname", "owner_id": "_ownerid_value",
 }  # fmt: skip
-_LISTED: Mapping[str, Any] = {"orders": frozenset({"created", "updated"}), "read_batch": _IDS, "page": _PAGE}
+_LISTED: Mapping[str, Any] = {"orders": frozenset({"created", "updated"}), "read_batch": _IDS, "page": _PAGE, "feed": FEED}
 _WRITTEN: Mapping[str, Any] = {"verbs": frozenset({"create", "update", "delete"}), "write_batch": BATCH, "if_version": True}
 
 
@@ -99,10 +104,11 @@ class Dynamics(Adapter):
         Window(name="execution", limit=1200, period=300, every_call=False),  # seconds that the server worked
         Window(name="parallel", limit=52, kind="parallel"),
     )
+    push = PUSH
     live = Live(
-        push="service endpoints: a webhook for each table and message, with a header or key of our choice and no signature",
-        feed="change tracking: a delta link for each table, good for 7 days",
-        deletes="deleted rows come with the delta link, merged ones as inactive rows that name their master",
+        push="webhooks: a service endpoint with a step for each table and message, with a key of ours in its address and no signature",
+        feed="change tracking: a delta link for each table, good for 7 days; it begins by telling all rows",
+        deletes="deleted rows come with the delta link, merged ones as inactive rows that name their master; webhooks tell both",
         why="asynchronous steps are queued, nothing is promised, and most failures are not sent again",
     )
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
@@ -135,7 +141,7 @@ class Dynamics(Adapter):
             links={"account": "_parentaccountid_value", "contact": "_parentcontactid_value"},
         ),
         "deal": KindFacts(
-            object="opportunities", **_LISTED, **_WRITTEN,
+            object="opportunities", **{**_LISTED, "feed": replace(FEED, merges=False)}, **_WRITTEN,
             mapping={
                 "native_id": "opportunityid", **_TIMES, "name": {"path": "name", "convert": "text"},
                 "amount": {"money": {"amount": "estimatedvalue", "currency": "transactioncurrencyid.isocurrencycode"}},
@@ -285,6 +291,26 @@ class Dynamics(Adapter):
         """One call for one record, one batch for 50; each record by itself, whatever becomes of the others."""
         meta = await api.described(kind)
         return await written(api, self._root, kind, self.kinds[kind].object, writes, meta, self.classify)
+
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        path = f"{self._root}/{self.kinds[kind].object}"
+        told = await changes(api, kind, cursor, fields, path=path, id=self._id(kind), merges=kind in _MERGES)
+        await self._listed(api, kind, [each.row for each in told.changes if each.row is not None])
+        return told
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await watched(api, url, secret, root=self._root)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await unwatched(api, url, root=self._root)
+
+    # ---- custom tables ----
 
     async def objects(self, api: Api) -> list[ObjectType]:
         """One call for all tables, and five for each: its columns."""

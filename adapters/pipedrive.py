@@ -11,7 +11,7 @@ Doubts that the documents leave:
 - The counts by which people and organizations without deals are passed over might lag behind a write.
 - A person's `name` is split by Pipedrive at its first space, so given names of several words come back shortened.
 - A used-up day and a burst are both a bare 429: only the header with the day's remaining tokens, which may be missing, tells them apart.
-- Archived deals are read by id and told by the feed, and not listed (that would be a second list at twice the price). Leads are not read.
+- Archived deals are read by id, and not listed (that would be a second list at twice the price). Leads are not read.
 - Phone numbers are not looked up: the documents do not say whether a search compares digits or spelling.
 """
 
@@ -25,7 +25,6 @@ from typing import Any, ClassVar
 import orjson
 
 from adapters import pipedrive_fields as native
-from adapters import pipedrive_live
 from adapters.base import (
     Adapter,
     Api,
@@ -54,6 +53,7 @@ from adapters.base import (
     undocumented,
 )  # fmt: skip
 from adapters.pipedrive_calls import IDS, PAGE, SINGLES, by_id, listed, one_or_none, page, request
+from adapters.pipedrive_live import FEED, PUSH, changes, heard, unwatched, watched
 from adapters.pipedrive_writing import FieldRejectedError, write_one
 from adapters.ties import whole_groups
 from adapters.writing import WriteVerb
@@ -110,19 +110,16 @@ class Pipedrive(Adapter):
         Window(name="search", limit=10, period=2.5, kind="rolling", every_call=False),
         Window(name="daily", limit=30_000, period=86_400, kind="fixed", every_call=False),
     )
+    push = PUSH
     live = Live(
-        push="webhooks v2, one for each kind, verified by HTTP Basic only: they are not signed; at most 40 a user",
+        push="webhooks v2, verified by HTTP Basic only: they are not signed; at most 40 a user",
         feed="lists by `updated_since`, to the second",
-        deletes=(
-            "by webhook, merges too; deals also as a list of what was deleted in the last 30 days, people and organizations among the recents, "
-            "where a merged one shows as deleted"
-        ),
+        deletes="by webhook (a merge is told as a delete and a change); deals also as a list of what was deleted in the last 30 days, persons and organizations by `recents`, four times an hour",
         why="no time of delivery is promised; a webhook is tried four times within about three minutes, and thrown away after three days of failures",
     )
-    push = pipedrive_live.PUSH
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
-            object="persons", feed=pipedrive_live.FEED, custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, find=frozenset({"email"}), orders=_BOTH,
+            object="persons", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, find=frozenset({"email"}), orders=_BOTH,
             mapping={
                 **_TIMES,
                 "email": {"path": "emails[primary=True].value", "convert": "email"},
@@ -139,14 +136,15 @@ class Pipedrive(Adapter):
             },
             verbs=_WRITTEN, links={"account": "org_id"},
             lag=5.0,  # nothing is promised of the search that `find` uses
+            feed=FEED,
         ),
         "account": KindFacts(
-            object="organizations", feed=pipedrive_live.FEED, custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
+            object="organizations", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH, feed=FEED,
             mapping={**_TIMES, "name": {"path": "name", "convert": "text"}, "domain": {"path": "website", "convert": "domain"}, "industry": "industry_label"},
             writes={"name": "name", "domain": "website", "owner_id": "owner_id"}, verbs=_WRITTEN,
         ),
         "deal": KindFacts(
-            object="deals", feed=pipedrive_live.DEALS, custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
+            object="deals", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH, feed=FEED,
             mapping={
                 **_TIMES,
                 "name": {"path": "title", "convert": "text"}, "amount": {"money": {"amount": "value", "currency": "currency"}},
@@ -294,10 +292,8 @@ class Pipedrive(Adapter):
         made = _cursor(scan) if scan.order == "created" else None
 
         async def fetch(token: str | None) -> tuple[list[Row], str | None]:
-            # What goes on with a group of equal times is no dearer by the full page.
-            asked = {**parameters, "limit": str(PAGE)} if token else parameters
             try:
-                rows, following = await page(api, f"{kind}.scan", path, asked, token or made)
+                rows, following = await page(api, f"{kind}.scan", path, parameters, token or made)
             except RejectedError:
                 if token is not None or made is None:
                     raise
@@ -324,19 +320,17 @@ class Pipedrive(Adapter):
     # ---- changes ----
 
     async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
-        if self.kinds[kind].feed is None:
-            raise UnsupportedError(f"{self.name} does not tell what {kind} records changed")
-        return await pipedrive_live.changes(self, api, kind, cursor, fields, now=now, path=self._path(kind))
+        return await changes(self, api, kind, cursor, fields, now=now)
 
     @classmethod
     def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
-        return pipedrive_live.heard(delivery, secrets)
+        return heard(delivery, secrets)
 
     async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
-        return await pipedrive_live.watched(api, url, secret)
+        return await watched(api, url, secret)
 
     async def unwatch(self, api: Api, url: str) -> int:
-        return await pipedrive_live.unwatched(api, url)
+        return await unwatched(api, url)
 
     # ---- what answers say ----
 

@@ -9,6 +9,7 @@ Visibility by teams hides records without a word.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, ClassVar
@@ -16,16 +17,13 @@ from urllib.parse import urlencode
 
 import orjson
 
-from adapters import sugarcrm_live
+from adapters import sugarcrm_live as hooks
 from adapters.base import (
     Adapter,
     Api,
     Auth,
-    Changes,
     Checked,
-    Delivery,
     FindKey,
-    Heard,
     KindFacts,
     Live,
     OAuth,
@@ -37,16 +35,16 @@ from adapters.base import (
     Request,
     Response,
     Scan,
-    Watch,
     Window,
     Write,
     batches,
     code_in,
     undocumented,
 )
+from adapters.changes import Changes, Delivery, Heard, Watch, scanned_changes
 from adapters.sugarcrm_writing import BULK, CURRENCY, LINKS, Writer
 from adapters.ties import whole_groups
-from mapping.convert import instant
+from mapping.convert import boolean, instant
 from model.errors import (
     DuplicateError,
     ProtocolError,
@@ -94,7 +92,7 @@ _WRITES_PERSON: Mapping[str, Any] = {
     "email": "email",  # the whole list is made of it in `sugarcrm_writing.py`
     "phone": _text("phone_work"), "given_name": _text("first_name"), "family_name": "last_name", "owner_id": _text("assigned_user_id"),
 }  # fmt: skip
-_LISTED: Mapping[str, Any] = {"read_batch": _IN, "page": _PAGE, "orders": _BOTH}
+_LISTED: Mapping[str, Any] = {"read_batch": _IN, "page": _PAGE, "orders": _BOTH, "feed": hooks.FEED}
 _WRITTEN: Mapping[str, Any] = {"verbs": frozenset({"create", "update", "delete"}), "write_batch": BULK, "if_version": True}
 
 
@@ -117,7 +115,7 @@ class SugarCRM(Adapter):
     pause_when_cut = 1.0
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
-            object="Contacts", feed=sugarcrm_live.FEED, find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,
+            object="Contacts", find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,
             mapping={
                 **_person("phone_work", "phone_mobile", "phone_home", "phone_other"), "title": {"path": "title", "convert": "text"},
                 "account_id": {"path": "account_id", "convert": "id"},
@@ -125,12 +123,12 @@ class SugarCRM(Adapter):
             writes={**_WRITES_PERSON, "title": _text("title")}, links={"account": "account_id", "deal": None},
         ),
         "lead": KindFacts(
-            object="Leads", feed=sugarcrm_live.FEED, find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,
+            object="Leads", find=frozenset({"email"}), find_batch=_IN, **_LISTED, **_WRITTEN,
             mapping={**_person("phone_work", "phone_mobile"), "status": {"path": "status", "convert": "text"}, "company": {"path": "account_name", "convert": "text"}},
             writes={**_WRITES_PERSON, "status": _text("status"), "company": _text("account_name")},
         ),
         "account": KindFacts(
-            object="Accounts", feed=sugarcrm_live.FEED, find=frozenset({"domain"}), find_batch=_LIKE, **_LISTED, **_WRITTEN,
+            object="Accounts", find=frozenset({"domain"}), find_batch=_LIKE, **_LISTED, **_WRITTEN,
             mapping={
                 **_TIMES, **_OWNER, "name": {"path": "name", "convert": "text"}, "domain": {"path": "website", "convert": "domain"},
                 "industry": {"path": "industry", "convert": "text"}, "parent_id": {"path": "parent_id", "convert": "id"},
@@ -140,7 +138,7 @@ class SugarCRM(Adapter):
             },
         ),
         "deal": KindFacts(
-            object="Opportunities", feed=sugarcrm_live.FEED, **_LISTED, **_WRITTEN,
+            object="Opportunities", **_LISTED, **_WRITTEN,
             mapping={
                 **_TIMES, **_OWNER, "name": {"path": "name", "convert": "text"}, "amount": {"money": {"amount": "amount", "currency": CURRENCY}},
                 # Where revenue line items make up opportunities, older releases leave the stage empty and state how it ended.
@@ -165,18 +163,17 @@ class SugarCRM(Adapter):
     relations = frozenset(
         {("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal"), ("deal", "account")}
     )
-    push = sugarcrm_live.PUSH
     live = Live(
-        push="web logic hooks, which `watch` or an administrator makes; not signed: a code in their address proves them",
-        feed="filters on date_modified, each module by itself; times are whole seconds",
-        deletes="lists with deleted=true, where a merged record shows as deleted; nothing names the one it went into",
+        push="web logic hooks, two for each module, unsigned: a secret of ours stands in the address",
+        feed="filters on date_modified, each module by itself; times are whole seconds: two minutes are read again",
+        deletes="hooks after a delete, and lists with deleted=true; a merged record shows as deleted, and nothing names the one it went into",
         why=(
-            "web logic hooks are sent when cron runs the job queue, up to a minute late, unsigned and in no order; only a logic hook in PHP, "
+            "web logic hooks are sent when cron runs the job queue, up to a minute late and in no order; only a logic hook in PHP, "
             "installed on the instance, tells at once"
         ),
     )
-
-    _asked: ClassVar[Mapping[str, Any]] = {}  # what else goes with each list
+    push = hooks.PUSH
+    _deleted: ClassVar[bool] = False  # deleted records are listed with the others
 
     @property
     def _version(self) -> str:
@@ -295,7 +292,7 @@ class SugarCRM(Adapter):
 
         async def fetch(last: Row | None) -> tuple[list[Row], Row | None]:
             rows, more = await self._some(
-                api, f"{kind}.scan", kind, tests, scan.fields, size=min(scan.size, _PAGE) if last is None else _PAGE, column=column, descending=scan.descending, last=last
+                api, f"{kind}.scan", kind, tests, scan.fields, size=min(scan.size, _PAGE), column=column, descending=scan.descending, last=last
             )  # fmt: skip
             return rows, rows[-1] if more else None
 
@@ -305,6 +302,26 @@ class SugarCRM(Adapter):
             return Position.of(at, row["id"])
 
         return await whole_groups(scan, fetch, place)
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        """ceil(rows / 200) filters, at least one; deleted records are among the rows, with nothing but id and time.
+
+        Some instances prune what is deleted on the first of a month: a record deleted just before is missed.
+        """
+        found = await scanned_changes(_Whole(self.config), api, kind, cursor, fields, now=now)
+        told = [replace(each, op="DELETED", row=None) if each.row and boolean(each.row.get("deleted") or False) else each
+                for each in found.changes]  # fmt: skip
+        return replace(found, changes=told)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return hooks.heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await hooks.watched(self, api, url, secret, root=self._root)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await hooks.unwatched(self, api, url, root=self._root)
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         modules = {name: facts.object for name, facts in self.kinds.items()}
@@ -332,7 +349,7 @@ class SugarCRM(Adapter):
             tests = [*tests, {"$or": [{column: {beyond: at}}, {"$and": same}]}]
         body = {
             "filter": list(tests), "fields": self._names([column, *fields]), "max_num": size, "order_by": f"{column}:{way},id:{way}",
-            **self._asked,
+            **({"deleted": True} if self._deleted else {}),
         }  # fmt: skip
         path = f"{self._root}/{self.kinds[kind].object}/filter"
         found = (await api.send(Request(operation=operation, method="POST", path=path, json=body))).json()
@@ -358,21 +375,6 @@ class SugarCRM(Adapter):
         if not isinstance(answers, list) or len(answers) != len(calls):
             raise ProtocolError("a bulk call answered for other requests than it was given")
         return [Response(status=each["status"], headers={}, body=orjson.dumps(each["contents"])) for each in answers]
-
-    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
-        if self.kinds[kind].feed is None:
-            raise UnsupportedError(f"{self.name} does not tell what {kind} records changed")
-        return await sugarcrm_live.changes(_Whole(self.config), api, kind, cursor, fields, now=now)
-
-    @classmethod
-    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
-        return sugarcrm_live.heard(delivery, secrets)
-
-    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
-        return await sugarcrm_live.watched(self, api, url, secret, root=self._root, size=BULK)
-
-    async def unwatch(self, api: Api, url: str) -> int:
-        return await sugarcrm_live.unwatched(api, url, root=self._root)
 
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:
@@ -404,9 +406,9 @@ class SugarCRM(Adapter):
 
 
 class _Whole(SugarCRM):
-    """Lists deleted rows, too."""
+    """The same instance with its deleted records."""
 
-    _asked = {"deleted": True}
+    _deleted = True
 
 
 def _second(moment: datetime | None) -> str:

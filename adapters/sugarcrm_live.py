@@ -1,197 +1,151 @@
-"""How Sugar tells what changed: web logic hooks, and filters on the time of the last change that show deleted rows, too.
+"""What Sugar tells by itself: web logic hooks, which cron sends with the job queue, up to a minute after a change.
 
-Facts from the Sugar Developer Guide (web logic hooks, REST CRUD of `WebLogicHooks`, filters). Hooks are not signed; they carry a secret
-of ours in their address, as `?code=`. They are made by `watch`, for which the source's user must be an administrator. Where that is not
-wanted, an administrator makes them by hand (Admin, Web Logic Hooks), one for each of the modules Contacts, Leads, Accounts and
-Opportunities and each of the events After Save, After Delete, After Relationship Add and After Relationship Delete:
+Facts from the Sugar Developer Guide (web logic hooks) and the fields of the module WebLogicHooks, which administrators may write by REST. Nothing
+is signed and no header can be set, so a secret of ours stands in the query of the address. A delivery holds the whole record: nothing of it is
+used but the bean, the id, the time and the event. A job whose call failed counts as done, so it is not repeated: the feed tells it. Unverified: what
+the module answers to a user who is no administrator (taken as a refusal).
 
-    URL             <our address>?code=<our secret>
-    Request Method  POST
-
-Sugar sends them when cron runs its job queue, and whether it ever sends one again is not documented: the feed tells what is lost.
-Doubts: that a filter with `deleted` shows live rows beside deleted ones, which have no more than an id and a time; the inner form of a hook's
-body, of which only module, id and time are used. Nothing says what a merged record went into, so it is told as deleted.
+What links records without saving one of them calls no hook of these; it is told where it moves `date_modified`, by the feed.
 """
 
-import asyncio
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Any, Protocol
+from urllib.parse import urlencode
 
-import msgspec
 import orjson
 
-from adapters.base import Api, Request, answer_or_none
-from adapters.changes import Change, Changes, Delivery, Feed, Heard, Hint, Push, Watch, digest_of, matches, scanned_changes
-from model.errors import CursorExpiredError, ProtocolError, SignatureError, SourceError
+from adapters.base import Api, Request, Response
+from adapters.changes import Change, Delivery, Feed, Heard, Hint, Push, Watch, digest_of, matches
+from mapping.convert import instant
+from model.errors import ProtocolError, SignatureError, SourceError
 from model.records import Kind, Row
 
-if TYPE_CHECKING:
-    from adapters.sugarcrm import SugarCRM
-
-# The job "Prune Database on 1st of Month", where it is switched on, takes deleted rows away for good.
-_DAY, _KEPT = 86_400.0, 28 * 86_400.0
-# A save is one transaction of a PHP request, and times are whole seconds. Four kinds each 30 s are a hundredth of the calls that are allowed.
-FEED = Feed(overlap=60.0, deletes=True, interval=30.0, longest=300.0, life=_KEPT)
+# Rows carry the time at which their request began to save them; a bulk call or an import saves for minutes.
+FEED = Feed(overlap=120.0, deletes=True)
 PUSH = Push(kinds=frozenset({"contact", "lead", "account", "deal"}), secret="ours", delay=60.0)
+_PARAM = "secret"
+_BEANS: Mapping[str, Kind] = {"Contact": "contact", "Lead": "lead", "Account": "account", "Opportunity": "deal"}
 _MODULES = ("Contacts", "Leads", "Accounts", "Opportunities")
-_EVENTS = ("after_save", "after_delete", "after_relationship_add", "after_relationship_delete")
-_BEANS: Mapping[str, Kind] = {
-    "Contact": "contact", "Contacts": "contact", "Lead": "lead", "Leads": "lead", "Account": "account", "Accounts": "account",
-    "Opportunity": "deal", "Opportunities": "deal",
-}  # fmt: skip
-_ID = re.compile(r"[\w.:{}-]{1,36}", re.ASCII)
-_FIELDS = "id,name,url,webhook_target_module,request_method,trigger_event"
-_LISTED = 200
-
-
-class _Place(msgspec.Struct, frozen=True):
-    """
-    Attributes:
-        rows: the place in the rows by time, as `scanned_changes` has it.
-        asked: when it was asked last, by our clock: to be compared with that clock only.
-    """
-
-    rows: str
-    asked: datetime
-
-
-async def changes(
-    whole: "SugarCRM", api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime
-) -> Changes:
-    """Return what was made, edited and deleted, by one filter for each 200 rows.
-
-    Args:
-        whole: the adapter, whose `scan` shows deleted rows.
-    """
-    place = msgspec.json.decode(cursor, type=_Place) if cursor is not None else None
-    if place is not None and _pruned(place.asked, now):
-        raise CursorExpiredError("records that were deleted since may be gone for good")
-    found = await scanned_changes(whole, api, kind, place.rows if place else None, fields, now=now)
-    following = msgspec.json.encode(_Place(found.cursor, now)).decode()
-    return Changes(changes=[_told(each) for each in found.changes], cursor=following, more=found.more)
-
-
-def _pruned(asked: datetime, now: datetime) -> bool:
-    """Tell whether a first of a month lies in a pause of more than a day; shorter ones lose no more than what is deleted that night."""
-    away = (now - asked).total_seconds()
-    return away > _KEPT or (away > _DAY and (asked.year, asked.month) != (now.year, now.month))
-
-
-def _told(change: Change) -> Change:
-    if not (change.row or {}).get("deleted"):
-        return change
-    return Change(kind=change.kind, native_id=change.native_id, op="DELETED", at=change.at)
-
-
-# ---- web logic hooks ----
+_EVENTS = ("after_save", "after_delete")
+_PAGE, _BULK = 200, 20
 
 
 def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
-    """Prove a hook by the secret in its address, and read which record it is about."""
-    said = delivery.query.get("code", "")
-    if not said or not matches(said, *(each for each in secrets if each)):
-        raise SignatureError("sugarcrm: a hook without the right code in its address")
+    """Prove a delivery by the secret in its address, and read which record it is about."""
+    said = delivery.query.get(_PARAM, "")
+    if not said or not matches(said, *secrets):
+        raise SignatureError("a web logic hook without the right secret")
     try:
         body = orjson.loads(delivery.body)
     except orjson.JSONDecodeError as error:
-        raise ProtocolError("sugarcrm: a hook is no JSON") from error
+        raise ProtocolError("a web logic hook holds no JSON") from error
     if not isinstance(body, dict):
-        raise ProtocolError("sugarcrm: a hook is no object")
-    event, kind = str(body.get("event")), _BEANS.get(str(body.get("bean")))
+        raise ProtocolError("a web logic hook holds no object")
+    kind, event = _BEANS.get(str(body.get("bean"))), body.get("event")
     if kind is None or event not in _EVENTS:
         return Heard()
-    data = body.get("data")
-    if not isinstance(data, dict) or not isinstance(id := data.get("id"), str) or not _ID.fullmatch(id):
-        raise ProtocolError("sugarcrm: a hook without the id of its record")
-    gone = event == "after_delete" or (event == "after_save" and data.get("deleted") in (True, 1, "1"))
-    change = Change(kind=kind, native_id=id, op="DELETED" if gone else "CHANGED", at=_timed(data.get("date_modified")))
-    # Hooks have no id. A tie that is made, ended and made again moves no time, so each of those counts by itself.
-    again = delivery.at.isoformat() if event.startswith("after_relationship") else ""
-    return Heard(hints=[Hint(id=digest_of(delivery.body.hex(), again), change=change)])
+    row = body["data"] if isinstance(body.get("data"), dict) else {}
+    id = row.get("id")
+    if not isinstance(id, str) or not 0 < len(id) <= 36:
+        raise ProtocolError("a web logic hook names no record")
+    # Nothing names an event. What is sent again is the same to the letter; two edits within a second differ in what they changed.
+    change = Change(kind=kind, native_id=id, op="DELETED" if event == "after_delete" else "CHANGED", at=_at(row))
+    return Heard(hints=[Hint(id=digest_of(delivery.body), change=change)])
 
 
-def _timed(said: object) -> datetime | None:
+def _at(row: Row) -> datetime | None:
+    said = row.get("date_modified")
     try:
-        at = datetime.fromisoformat(str(said))
+        return instant(said) if isinstance(said, str) else None
     except ValueError:
         return None
-    return at if at.utcoffset() is not None else None  # spelled for the database, it does not say its zone
 
 
-async def watched(adapter: "SugarCRM", api: Api, url: str, secret: str, *, root: str, size: int) -> list[Watch]:
-    """One list, and a bulk call for each 20 hooks that are missing; one call for each that is ours and no good any more."""
-    address = _with_code(url, secret)
-    hooks = await _hooks(api, url, root)
+# ---- hooks ----
+
+
+class Sugar(Protocol):
+    """What of the adapter is needed here."""
+
+    async def bulk(self, api: Api, operation: str, calls: Sequence[Row], *, safe: bool) -> list[Response]: ...
+
+    def classify(self, response: Response) -> SourceError | None: ...
+
+
+async def watched(sugar: Sugar, api: Api, url: str, secret: str, *, root: str) -> list[Watch]:
+    """One list; where something is missing, carries another secret or is there twice, a bulk call for it all."""
+    address = f"{url}?{urlencode({_PARAM: secret})}"
     wanted = [(module, event) for module in _MODULES for event in _EVENTS]
-    kept: dict[tuple[str, str], str] = {}
-    for hook in hooks:
-        of = (hook["webhook_target_module"], hook["trigger_event"])
-        if of in wanted and of not in kept and hook["url"] == address and hook["request_method"] == "POST":
-            kept[of] = hook["id"]
-    missing = [each for each in wanted if each not in kept]
-    calls: list[Row] = [
-        {
-            "url": "/WebLogicHooks", "method": "POST", "headers": ["Content-Type: application/json"],
-            "data": orjson.dumps({
-                "name": f"customer360 {module} {event}", "url": address, "webhook_target_module": module, "request_method": "POST", "trigger_event": event,
-            }).decode(),
+    found: dict[tuple[str, str], Row] = {}
+    spare: list[Row] = []
+    # Those with the right address first, then by id: every process keeps the same ones.
+    for hook in sorted(await _hooks(api, url, root=root), key=lambda each: (each["url"] != address, str(each["id"]))):
+        of = (str(hook["webhook_target_module"]), str(hook["trigger_event"]))
+        if of in wanted and of not in found:
+            found[of] = hook
+        else:
+            spare.append(hook)
+    calls = [_call("DELETE", each["id"]) for each in spare]
+    missing = [of for of in wanted if of not in found or not _good(found[of], address)]
+    for of in missing:
+        module, event = of
+        data = {
+            "name": "Customer360",
+            "webhook_target_module": module,
+            "trigger_event": event,
+            "request_method": "POST",
+            "url": address,
         }
-        for module, event in missing
-    ]  # fmt: skip
-    for start in range(0, len(calls), size):
-        # Sent twice, it would make second ones; the next look ends them.
-        answers = await adapter.bulk(api, "watch", calls[start : start + size], safe=True)
-        for of, answer in zip(missing[start : start + size], answers, strict=True):
-            kept[of] = _made(adapter.classify(answer), answer.json())
-    await _ended(api, root, [hook["id"] for hook in hooks if hook["id"] not in kept.values()])
-    return [Watch(native_id=kept[each]) for each in wanted]
+        calls.append(_call("PUT", found[of]["id"], data) if of in found else _call("POST", None, data))
+    answers = await _sent(sugar, api, "watch", calls)
+    made = {of: answer.json() for of, answer in zip(missing, answers[len(spare) :], strict=True)}
+    return [Watch(native_id=str({**found, **made}[of]["id"])) for of in wanted]
 
 
-def _made(fault: SourceError | None, said: Row) -> str:
-    if fault is not None:
-        raise fault
-    return str(said["id"])
+def _good(hook: Row, address: str) -> bool:
+    return bool(hook["url"] == address and hook.get("request_method") == "POST")
 
 
-async def unwatched(api: Api, url: str, *, root: str) -> int:
-    """One list, and one call a hook."""
-    hooks = await _hooks(api, url, root)
-    await _ended(api, root, [hook["id"] for hook in hooks])
+async def unwatched(sugar: Sugar, api: Api, url: str, *, root: str) -> int:
+    """One list, and a bulk call where there are hooks."""
+    hooks = await _hooks(api, url, root=root)
+    await _sent(sugar, api, "unwatch", [_call("DELETE", hook["id"]) for hook in hooks])
     return len(hooks)
 
 
-async def _ended(api: Api, root: str, ids: Sequence[str]) -> None:
-    asked = (Request(operation="unwatch", method="DELETE", path=f"{root}/WebLogicHooks/{id}") for id in ids)
-    await asyncio.gather(*(answer_or_none(api, each) for each in asked))
-
-
-async def _hooks(api: Api, url: str, root: str) -> list[Row]:
-    """Return the hooks to our address, whatever code they carry."""
+async def _hooks(api: Api, url: str, *, root: str) -> list[Row]:
+    """Return the hooks to an address, whatever secret stands in it."""
     found: list[Row] = []
-    while True:
+    offset = 0
+    while offset != -1:
         body = {
-            "filter": [{"url": {"$starts": url.partition("?")[0]}}], "fields": _FIELDS, "max_num": _LISTED, "offset": len(found), "order_by": "id:asc",
+            "filter": [{"url": {"$starts": url}}], "fields": "id,url,webhook_target_module,trigger_event,request_method", "max_num": _PAGE,
+            "offset": offset, "order_by": "id:asc",
         }  # fmt: skip
         said = (
             await api.send(Request(operation="watch.list", method="POST", path=f"{root}/WebLogicHooks/filter", json=body))
         ).json()
-        found += said["records"]
-        if said["next_offset"] == -1 or not said["records"]:
-            return [hook for hook in found if _without_code(hook["url"]) == _without_code(url)]
+        found += [hook for hook in said["records"] if str(hook.get("url")).partition("?")[0] == url]
+        if said["next_offset"] != -1 and said["next_offset"] <= offset:
+            raise ProtocolError("a page of web logic hooks does not go on")
+        offset = said["next_offset"]
+    return found
 
 
-def _with_code(url: str, secret: str) -> str:
-    return _queried(url, lambda said: [*said, ("code", secret)])
+async def _sent(sugar: Sugar, api: Api, operation: str, calls: Sequence[Row]) -> list[Response]:
+    """Send calls in bulk; a hook that is gone already is deleted."""
+    answers: list[Response] = []
+    for start in range(0, len(calls), _BULK):
+        some = calls[start : start + _BULK]
+        for call, answer in zip(some, await sugar.bulk(api, operation, some, safe=False), strict=True):
+            fault = sugar.classify(answer)
+            if fault is not None and not (call["method"] == "DELETE" and fault.status == 404):
+                raise fault
+            answers.append(answer)
+    return answers
 
 
-def _without_code(url: str) -> str:
-    return _queried(url, lambda said: said)
-
-
-def _queried(url: str, rest: Callable[[list[tuple[str, str]]], list[tuple[str, str]]]) -> str:
-    parts = urlsplit(url)
-    said = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "code"]
-    return urlunsplit(parts._replace(query=urlencode(rest(said))))
+def _call(method: str, id: Any, data: Mapping[str, Any] | None = None) -> Row:
+    body = {"headers": ["Content-Type: application/json"], "data": orjson.dumps(data).decode()} if data else {}
+    return {"url": "/WebLogicHooks" + (f"/{id}" if id is not None else ""), "method": method, **body}

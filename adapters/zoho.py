@@ -41,7 +41,9 @@ from adapters.base import (
     Write,
     batches,
 )
+from adapters.changes import Changes, Delivery, Heard, Watch
 from adapters.zoho_answers import fault
+from adapters.zoho_live import FEED, PUSH, changes, heard, unwatched, watched
 from adapters.zoho_meta import object_type, stages
 from adapters.zoho_writing import Records
 from model.errors import RejectedError, SourceError
@@ -67,7 +69,7 @@ _PERSON: Mapping[str, Any] = {
 _WRITES: Mapping[str, str] = {
     "email": "Email", "phone": "Phone", "given_name": "First_Name", "family_name": "Last_Name", "owner_id": "Owner.id",
 }  # fmt: skip
-_LISTED: Mapping[str, Any] = {"read_batch": _IDS, "page": _PAGE, "orders": _BOTH}
+_LISTED: Mapping[str, Any] = {"read_batch": _IDS, "page": _PAGE, "orders": _BOTH, "feed": FEED}
 _WRITTEN: Mapping[str, Any] = {
     "verbs": frozenset({"create", "update", "delete"}),
     "write_batch": 100,
@@ -135,10 +137,11 @@ class Zoho(Adapter):
         ),
     }  # fmt: skip
     relations = frozenset({("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal")})
+    push = PUSH
     live = Live(
-        push="Notifications API: a channel per org that lives a day at most; verified by a token of ours that each call repeats, for nothing is signed",
+        push="Notifications API: a channel of four modules that lives a day and is renewed; verified by a token of ours that each call repeats, for nothing is signed",
         feed="COQL by Modified_Time; tags and related lists do not always move it",
-        deletes="in a notification, or by the list of deleted records, two credits a call",
+        deletes="in a notification, or by the list of deleted records with every second pass; merged records are told as deleted ones",
         bound=None,
         why="Zoho promises neither a time nor a second try for a notification",
     )
@@ -340,6 +343,21 @@ class Zoho(Adapter):
             rest = await self._read(api, operation, module, [row["id"] for row in rows], columns[_COLUMNS:])
             rows = [{**row, **(more or {})} for row, more in zip(rows, rest, strict=True)]
         return rows, bool(body["info"]["more_records"])
+
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        return await changes(self, api, kind, cursor, fields, now=now, root=self._root)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await watched(api, url, secret, root=self._root, now=datetime.now(UTC))
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await unwatched(api, url, root=self._root)
 
     # ---- custom modules ----
 

@@ -341,6 +341,15 @@ def _with(work: Callable[[Runtime], Awaitable[T]]) -> T:
         _stop(f"{error.code}: {error.message}")
 
 
+class _Server(uvicorn.Server):
+    """Breaks off subscriptions over HTTP before it waits for requests to end: they would not."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.stop()
+        await super().shutdown(sockets)
+
+
 def _run(
     servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], settings: Settings | None = None,
     beside: Callable[[Runtime], Awaitable[None]] | None = None,
@@ -354,9 +363,9 @@ def _run(
                 app = create(settings)
                 # Opened here and not by uvicorn, so that a mistake in the settings reaches `main` and not a stack trace.
                 await stack.enter_async_context(app.router.lifespan_context(app))
-                serving.append(uvicorn.Server(uvicorn.Config(
+                serving.append(_Server(uvicorn.Config(
                     app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=DRAIN,
-                    timeout_keep_alive=65,
+                    timeout_keep_alive=65, ws_max_size=settings.max_body, ws_per_message_deflate=False,
                 )))  # fmt: skip
                 if beside is not None:
                     work = asyncio.ensure_future(beside(app.state.runtime))

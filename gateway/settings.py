@@ -74,6 +74,8 @@ class Settings(_Strict):
         require_key: callers need an API key; off only for the demo, which then checks Host and Origin instead.
         max_body: bytes of a GraphQL request.
         deadline: seconds a request has by default.
+        max_operations: that one WebSocket may run at a time.
+        subscriber_queue: results that may wait for a subscriber; one more, and it is cut off and told where to resume.
         adapters: Python files with further adapters.
         webhook_private_hosts: host names, addresses and networks (CIDR) that outbound webhooks may go to although they are private, and
             without TLS.
@@ -96,6 +98,8 @@ class Settings(_Strict):
     max_tokens: int = Field(default=4000, ge=10)
     max_depth: int = Field(default=15, ge=1)
     max_aliases: int = Field(default=30, ge=0)
+    max_operations: int = Field(default=100, ge=1)
+    subscriber_queue: int = Field(default=1000, ge=1)
     adapters: tuple[Path, ...] = ()
     webhook_private_hosts: tuple[str, ...] = ()
     public_url: AnyHttpUrl | None = None

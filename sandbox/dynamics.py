@@ -7,7 +7,8 @@ assumed here: that columns which cannot be set are ignored in a body, and the co
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 from uuid import uuid4
@@ -19,10 +20,12 @@ from sandbox import odata
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
 from sandbox.dynamics_batch import answer_batch
+from sandbox.dynamics_hooks import Hooks
 from sandbox.dynamics_metadata import CASTS, attributes, csdl, cut, definition
 from sandbox.dynamics_reading import VERSION, Call, Reader, Refusal, missing, schema_of
 from sandbox.dynamics_store import Store, guid
 from sandbox.dynamics_tables import SCHEMAS, SETS
+from sandbox.dynamics_tracking import is_tracked, tracked
 from sandbox.dynamics_writing import Writer
 from sandbox.odata import Compare, MalformedQuery
 from sandbox.table import Row
@@ -55,6 +58,7 @@ class Dynamics(Dialect):
         self.tables = {kind: self.store.tables[SETS[name].logical] for kind, name in self.objects.items()}
         self._reader = Reader(self.store)
         self._writer = Writer(self.store, self._reader)
+        self.hooks = Hooks(self.store, lambda: self.outbox, organization="c360demo")
         self._requests = RollingWindow(clock, limit=_REQUESTS, period=_WINDOW)
         self._spent: deque[tuple[float, float]] = deque()  # (time, milliseconds of execution)
         self._flying = 0
@@ -151,6 +155,41 @@ class Dynamics(Dialect):
     def delete(self, kind: str, native_id: str) -> bool:
         return self.store.remove(SETS[self.objects[kind]], native_id)
 
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge as the Merge message does: the loser stays, inactive, and names its master; the winner takes what it lacks."""
+        schema = SETS[self.objects[kind]]
+        gone, kept = self.store.get(schema.logical, loser), self.store.get(schema.logical, winner)
+        if gone is None or kept is None or loser == winner or "merged" not in schema.columns or gone["merged"] or kept["merged"]:
+            return False
+        taken = {name: value for name, value in gone.items() if kept.get(name) is None and value is not None}
+        inactive = {"statecode": 2, "statuscode": 7} if schema.logical == "lead" else {"statecode": 1, "statuscode": 2}
+        with self.hooks.quiet():
+            self.store.put(schema, {**gone, "merged": True, "_masterid_value": winner, **inactive})
+            self.store.put(schema, {**kept, **taken})
+        target = {"Id": winner, "LogicalName": schema.logical}
+        self.hooks.tell("Merge", schema, winner, {"Target": target, "SubordinateId": loser, "PerformParentingChecks": False})
+        return True
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        self.hooks.changed(SETS[self.objects[kind]].logical, native_id, before, after)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self.hooks.listed()
+
+    def hook(self, url: str, secret: str) -> None:
+        self.hooks.register(url, secret)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[[], None]]:
+        """Send what a change set did at its end, and nothing where it was taken back."""
+        with self.hooks.held() as held, self.store.transaction() as undo:
+
+            def undone() -> None:
+                undo()
+                held.clear()
+
+            yield undone
+
     def _address(self, request: Request) -> str:
         return self.base_url or f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}"
 
@@ -195,7 +234,7 @@ class Dynamics(Dialect):
         if call.resource != "$batch":
             return self._operate(call)
         try:
-            return answer_batch(call, self._counted, transaction=self.store.transaction)
+            return answer_batch(call, self._counted, transaction=self._transaction)
         except Refusal as refusal:
             return refusal.response
 
@@ -216,6 +255,9 @@ class Dynamics(Dialect):
         name, _, key = head.removesuffix(")").partition("(")
         schema = schema_of(name)
         match call.method, bool(key), tail:
+            case "GET", False, "" if is_tracked(call):
+                size, view, applied = self._reader.asked(call, schema)
+                return tracked(call, schema, self.store, size=size, shown=view, applied=applied)
             case "GET", False, "":
                 return self._reader.rows(call, schema)
             case "POST", False, "":

@@ -5,7 +5,7 @@ After the Web API's pages on queries, paging and annotations.
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape, unescape
 from itertools import groupby, islice
@@ -137,6 +137,15 @@ class Reader:
         shown = self.shown(schema, row, *view, call.prefers("odata.include-annotations"))
         body = {"@odata.context": f"{call.root}/$metadata#{schema.set}{_listed(call.query)}/$entity", **shown}
         return json_response(body, status=status, headers={**_applied(call), "ETag": etag(row), **(headers or {})})
+
+    def asked(self, call: Call, schema: Schema) -> tuple[int, Callable[[Row], Row], dict[str, str]]:
+        """Return how many rows an answer holds, how a row is shown, and the headers that say what was heeded."""
+        try:
+            view = self._view(schema, call.query)
+        except MalformedQuery as error:
+            raise Refusal(400, "0x80060888", str(error)) from error
+        notes = call.prefers("odata.include-annotations")
+        return self._size(call)[0], lambda row: self.shown(schema, row, *view, notes), _applied(call)
 
     def shown(self, schema: Schema, row: Row, select: Sequence[str] | None, expand: Sequence[Expand], notes: str | None) -> Row:
         """Return a row as it is sent: its ETag, what was selected, its id in any case, and annotations where they are wanted."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sandbox.clock import SandboxClock
+from sandbox.dynamics_services import service_tables
 from sandbox.dynamics_tables import RATES, SCHEMAS, Schema
 from sandbox.odata import fold
 from sandbox.table import Field as Column
@@ -86,6 +87,7 @@ class Store:
                 "new_subscription", {guid("subscription", each.id): each for each in there if each.number % 3 == 0 and not each.deleted},
                 self._subscription, {"_new_contactid_value": Column(lambda each: guid("contact", each.id), _at("_new_contactid_value"))},
             ),
+            **service_tables(),
         }  # fmt: skip
 
     def _table(
@@ -94,8 +96,16 @@ class Store:
         orders: dict[str, Column[Any]] = {
             "createdon": Column(lambda each: each.created, lambda row: millis(row["createdon"])),
             "modifiedon": Column(lambda each: getattr(each, "updated", each.created), lambda row: millis(row["modifiedon"])),
+            "versionnumber": Column(
+                lambda each: version(getattr(each, "updated", each.created)), lambda row: row["versionnumber"]
+            ),
         }
         return Table(entries, render, indexes=indexes, orders=orders)
+
+    @property
+    def version(self) -> int:
+        """The number of the latest change."""
+        return self._version
 
     def now(self) -> float:
         """Return milliseconds since 1970."""

@@ -114,6 +114,13 @@ def _common(
     }  # fmt: skip
 
 
+def _stamped(table: str) -> dict[str, Column]:
+    return {
+        f"{table}id": Column("guid", table), "createdon": Column("datetime", "Created On", settable=False),
+        "modifiedon": Column("datetime", "Modified On", settable=False), "versionnumber": Column("bigint", "Version Number", settable=False),
+    }  # fmt: skip
+
+
 _PLAIN = {1: ("Active", 0), 2: ("Inactive", 1)}
 _MONEY = {
     "transactioncurrencyid": _lookup("Currency", transactioncurrency="transactioncurrencyid"),
@@ -242,6 +249,41 @@ SCHEMAS: Mapping[str, Schema] = {
                 "new_features": Column("multi", "Features", options={1: "Reports", 2: "Export", 3: "API"}, schema="new_Features"),
                 # The navigation property has the case of the schema name; the column does not.
                 "new_contactid": Column("lookup", "Contact", targets={"contact": "new_ContactId"}, schema="new_ContactId"),
+            },
+        ),
+        # What webhooks are made of; the messages and filters there are stand in `dynamics_hooks.py`.
+        Schema(
+            "serviceendpoint", "serviceendpoints", "serviceendpointid", "name", "Service Endpoint", code=4618,
+            columns={
+                **_stamped("serviceendpoint"), "name": _text("Name", 160), "description": _text("Description", 2000), "url": _text("Webhook URL", 2000),
+                "contract": _option("Contract", {1: "OneWay", 2: "Queue", 3: "Rest", 4: "TwoWay", 5: "Topic", 6: "Queue(Persistent)", 7: "Event Hub", 8: "Webhook"}),
+                "authtype": _option("Auth Type", {1: "ACS", 2: "SAS Key", 3: "SAS Token", 4: "Webhook Key", 5: "Http Header", 6: "Http Query String"}),
+                "authvalue": _text("Auth Value", 2000), "messageformat": _option("Message Format", {1: "Binary XML", 2: "Json", 3: "Text XML"}),
+            },
+        ),
+        Schema(
+            "sdkmessage", "sdkmessages", "sdkmessageid", "name", "Sdk Message", code=4606,
+            columns={**_stamped("sdkmessage"), "name": _text("Name", 256)},
+        ),
+        Schema(
+            "sdkmessagefilter", "sdkmessagefilters", "sdkmessagefilterid", "name", "Sdk Message Filter", code=4607,
+            columns={
+                **_stamped("sdkmessagefilter"), "name": _text("Name", 256), "primaryobjecttypecode": _text("Primary Object Type Code"),
+                "sdkmessageid": _lookup("SDK Message", sdkmessage="sdkmessageid"),
+            },
+        ),
+        Schema(
+            "sdkmessageprocessingstep", "sdkmessageprocessingsteps", "sdkmessageprocessingstepid", "name", "Sdk Message Processing Step", code=4608,
+            columns={
+                **_stamped("sdkmessageprocessingstep"), "name": _text("Name", 256), "description": _text("Description", 256),
+                "statecode": Column("state", "Status", options={0: "Enabled", 1: "Disabled"}),
+                "statuscode": Column("status", "Status Reason", options={1: "Enabled", 2: "Disabled"}, states={1: 0, 2: 1}),
+                "mode": _option("Execution Mode", {0: "Synchronous", 1: "Asynchronous"}), "rank": Column("int", "Execution Order"),
+                "stage": _option("Execution Stage", {10: "Pre-validation", 20: "Pre-operation", 40: "Post-operation"}),
+                "supporteddeployment": _option("Deployment", {0: "Server Only"}), "asyncautodelete": Column("bool", "Asynchronous Automatic Delete"),
+                "filteringattributes": _text("Filtering Attributes", 100_000), "sdkmessageid": _lookup("SDK Message", sdkmessage="sdkmessageid"),
+                "sdkmessagefilterid": _lookup("SDK Message Filter", sdkmessagefilter="sdkmessagefilterid"),
+                "eventhandler": _lookup("Event Handler", serviceendpoint="eventhandler_serviceendpoint"),
             },
         ),
     )

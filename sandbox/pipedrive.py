@@ -21,13 +21,12 @@ from starlette.responses import HTMLResponse, Response
 from sandbox import pipedrive_rows as rows
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, Handler, RollingWindow, Tokens, form, json_response
+from sandbox.pipedrive_answers import data_of, error_of, grant_error, public
 from sandbox.pipedrive_fields import FIELDS, STATUSES, Refused, check, described
-from sandbox.pipedrive_hooks import OBJECTS, Hooks
-from sandbox.pipedrive_merging import merged
-from sandbox.pipedrive_query import coded, place_of, stamp, start_of, whole
+from sandbox.pipedrive_hooks import Hooks
+from sandbox.pipedrive_query import coded, matches, place_of, stamp, start_of, whole
 from sandbox.pipedrive_recents import recents
-from sandbox.pipedrive_search import searched
-from sandbox.pipedrive_writes import blank, settled
+from sandbox.pipedrive_writes import blank, handed_over, settled, swallowed
 from sandbox.table import Row
 from sandbox.world import World
 
@@ -38,7 +37,8 @@ _SEATS, _BASE = 7, 30_000
 _BURST, _SEARCH, _SECONDS = {"token": 20, "oauth": 80}, 10, 2
 _PATIENCE, _BLOCKED = 30, 60.0  # how many 429s in ten seconds an API token may cause, and how long it is shut out then
 _KEPT = 30 * 86_400  # seconds a deleted deal can still be listed
-_KINDS = {object: kind for kind, object in OBJECTS.items()}
+_KINDS = {"person": "contact", "organization": "account", "deal": "deal"}
+_OBJECTS = {kind: object for object, kind in _KINDS.items()}
 _LISTED = frozenset({"ids", "owner_id", "updated_since", "updated_until", "sort_by", "sort_direction", "limit", "cursor"})
 _SHOWN = frozenset({"include_fields", "custom_fields", "include_option_labels", "include_labels"})
 _FILTERS: Mapping[str, frozenset[str]] = {
@@ -68,7 +68,7 @@ class Pipedrive(Dialect):
         self._strikes = RollingWindow(clock, limit=_PATIENCE, period=10)
         self._blocked_until = 0.0
         self._ids = count(2_000_000_001)
-        self.hooks = Hooks(clock, lambda sending: self.outbox.post(sending), COMPANY)
+        self._hooks = Hooks(clock, lambda sending: self.outbox.post(sending), COMPANY)
 
     # ---- surroundings ----
 
@@ -84,11 +84,10 @@ class Pipedrive(Dialect):
             Endpoint("GET", f"{v1}/users/{{id}}", self._user, cost={"daily": 2}),
             Endpoint("GET", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participants), cost={"daily": 10}),
             Endpoint("POST", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participate), cost={"daily": 10}),
-            Endpoint("GET", f"{v2}/deals/archived", self._of("deal", self._archived), cost={"daily": 20}),
-            Endpoint("GET", f"{v1}/recents", self._of("deal", self._recents), cost={"daily": 20}),
-            *self.hooks.endpoints(),
             Endpoint("GET", f"{v2}/stages", self._stages, cost={"daily": 5}),
             Endpoint("GET", f"{v2}/pipelines", self._pipelines, cost={"daily": 5}),
+            Endpoint("GET", f"{v1}/recents", self._of("", self._recents), cost={"daily": 20}),
+            *self._hooks.endpoints(),
         ]
         for object in _KINDS:
             base = f"{v2}/{object}s"
@@ -100,20 +99,19 @@ class Pipedrive(Dialect):
                 Endpoint("GET", f"{base}/{{id}}", self._of(object, self._get), cost={"daily": 1}),
                 Endpoint("PATCH", f"{base}/{{id}}", self._of(object, self._update), cost={"daily": 5}),
                 Endpoint("DELETE", f"{base}/{{id}}", self._of(object, self._remove), cost={"daily": 3}),
-                Endpoint("PUT", f"{v1}/{object}s/{{id}}/merge", self._of(object, self._merge), cost={"daily": 40}),
             ]
         return found
 
     def _of(self, object: str, handler: Callable[[str, Request], Any]) -> Handler:
         async def handle(request: Request) -> Response:
             try:
-                body = orjson.loads(await request.body() or b"null") if request.method in {"POST", "PATCH", "PUT"} else None
+                body = orjson.loads(await request.body() or b"null") if request.method in {"POST", "PATCH"} else None
                 request.state.body = body
                 answer: Response = handler(object, request)
             except orjson.JSONDecodeError:
-                return _error(400, "Invalid JSON in the request body")
+                return error_of(400, "Invalid JSON in the request body")
             except Refused as refused:
-                return _error(refused.status, refused.error, code=refused.code, field=refused.field)
+                return error_of(refused.status, refused.error, code=refused.code, field=refused.field)
             return answer
 
         return handle
@@ -186,30 +184,50 @@ class Pipedrive(Dialect):
         return json_response(body, status=429, headers={"x-daily-ratelimit-token-remaining": "0"})
 
     def unknown(self, request: Request) -> Response:
-        return _error(404, "Unknown method.")
+        return error_of(404, "Unknown method.")
 
     def change(self, kind: str, native_id: str, fields: Mapping[str, Any]) -> Row | None:
         row = self.tables[kind].get(native_id)
         if row is None or row["is_deleted"]:
             return None
-        self.put(kind, {**row, **fields})
-        return _public(self.tables[kind].get(native_id) or {})
+        self._put(kind, {**row, **fields})
+        return public(self.tables[kind].get(native_id) or {})
 
     def delete(self, kind: str, native_id: str) -> bool:
         gone: Row = {"is_deleted": True, **({"status": "deleted"} if kind == "deal" else {})}
         return self.change(kind, native_id, gone) is not None
 
     def merge(self, kind: str, loser: str, winner: str) -> bool:
-        """Merge as a user of the vendor would: one record goes, the other takes what it lacked, with its deals and people."""
-        return merged(self, kind, loser, winner)
+        """Merge two persons or organizations, as a user would: the winner keeps what it has, and takes addresses and deals."""
+        gone, kept = (self.tables[kind].get(each) for each in (loser, winner))
+        if (
+            kind not in {"contact", "account"}
+            or not gone
+            or not kept
+            or loser == winner
+            or gone["is_deleted"]
+            or kept["is_deleted"]
+        ):
+            return False
+        self._hooks.merging = {loser: {"merged_to_id": winner}, winner: {"merged_from_id": loser}}
+        try:
+            self.delete(kind, loser)
+            self.change(kind, winner, swallowed(kept, gone))
+        finally:
+            self._hooks.merging = {}
+        tie = "person" if kind == "contact" else "org"
+        for deal in self.tables["deal"].having(tie, [gone["id"]]):
+            self.change("deal", str(deal["id"]), handed_over(deal, f"{tie}_id", gone["id"], kept["id"]))
+        return True
 
     def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
-        self.hooks.changed(kind, native_id, before, after)
+        if after is not None and (object := _OBJECTS.get(kind)) is not None:
+            self._hooks.changed(object, before, after)
 
     def subscriptions(self) -> list[Mapping[str, Any]]:
-        return self.hooks.listed()
+        return self._hooks.listed()
 
-    def put(self, kind: str, row: Row) -> None:
+    def _put(self, kind: str, row: Row) -> None:
         if kind != "owner":
             row["update_time"] = self._now()
         self.tables[kind].put(str(row["id"]), row)
@@ -223,20 +241,20 @@ class Pipedrive(Dialect):
         said = await form(request)
         pair = base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
         if request.headers.get("authorization") != f"Basic {pair}":
-            return _grant_error("invalid_client", "Invalid client: client is invalid")
+            return grant_error("invalid_client", "Invalid client: client is invalid")
         if said.get("grant_type") != "refresh_token":
             missing = "grant_type" not in said
-            return _grant_error(
+            return grant_error(
                 "invalid_request" if missing else "unsupported_grant_type",
                 "Missing parameter: grant_type" if missing else "Unsupported grant type",
             )
         following = self.tokens.refresh(said.get("refresh_token", ""), prefix="1:1:")
         if following is None:
-            return _grant_error("invalid_grant", "Invalid grant: refresh_token is invalid")
+            return grant_error("invalid_grant", "Invalid grant: refresh_token is invalid")
         domain = self.base_url or f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}"
         return json_response({
             "access_token": self.tokens.issue(CLIENT_ID, prefix="v1u:"), "token_type": "Bearer", "expires_in": 3599, "refresh_token": following,
-            "scope": "base,deals:full,contacts:full,users:read,search:read,recents:read,webhooks:full", "api_domain": domain,
+            "scope": "base,deals:full,contacts:full,users:read,search:read,webhooks:full,admin", "api_domain": domain,
         })  # fmt: skip
 
     async def _me(self, _: Request) -> Response:
@@ -247,34 +265,36 @@ class Pipedrive(Dialect):
             "company_country": "DE",
             "company_industry": "Software",
         }
-        return _data({**(self.tables["owner"].get("1") or {}), **company})
+        return data_of({**(self.tables["owner"].get("1") or {}), **company})
 
     async def _users(self, _: Request) -> Response:
-        return _data(list(self.tables["owner"]))
+        return data_of(list(self.tables["owner"]))
 
     async def _user(self, request: Request) -> Response:
         row = self.tables["owner"].get(request.path_params["id"])
-        return _data(row) if row else json_response({"success": False, "error": "User not found or not accessible."}, status=404)
+        return (
+            data_of(row) if row else json_response({"success": False, "error": "User not found or not accessible."}, status=404)
+        )
 
     async def _stages(self, request: Request) -> Response:
         asked = request.query_params.get("pipeline_id")
-        return _data(rows.stages(int(asked) if asked else None), next_cursor=None)
+        return data_of(rows.stages(int(asked) if asked else None), next_cursor=None)
 
     async def _pipelines(self, _: Request) -> Response:
-        return _data(rows.pipelines(), next_cursor=None)
+        return data_of(rows.pipelines(), next_cursor=None)
 
     def _fields(self, object: str, request: Request) -> Response:
         start, size = start_of(request.query_params), whole(request.query_params, "limit", 100, most=500)
         found = described(object)
         more = start + size < len(found)
-        return _data(found[start : start + size], next_cursor=coded({"start": start + size}) if more else None)
+        return data_of(found[start : start + size], next_cursor=coded({"start": start + size}) if more else None)
 
     # ---- reading ----
 
-    def _archived(self, object: str, request: Request) -> Response:
-        return self._list(object, request, archived=True)
+    def _recents(self, _: str, request: Request) -> Response:
+        return recents({object: self.tables[kind] for object, kind in _KINDS.items()}, request, self.clock.time())
 
-    def _list(self, object: str, request: Request, *, archived: bool = False) -> Response:
+    def _list(self, object: str, request: Request) -> Response:
         said = request.query_params
         if unknown := sorted(said.keys() - _LISTED - _SHOWN - _FILTERS[object]):
             raise Refused(400, f"Validation failed: {unknown[0]}: no such parameter", code="ERR_SCHEMA_VALIDATION_FAILED")
@@ -283,14 +303,12 @@ class Pipedrive(Dialect):
             raise Refused(400, "Validation failed: sort_by", code="ERR_SCHEMA_VALIDATION_FAILED")
         size = whole(said, "limit", 100, most=500)
         start = place_of(said["cursor"], field, way) if "cursor" in said else None
-        found = (
-            row for row in self._walked(object, said, field, way, start) if self._passes(object, row, said, archived=archived)
-        )
+        found = (row for row in self._walked(object, said, field, way, start) if self._passes(object, row, said))
         page = list(islice(found, size + 1))
         following = None
         if len(page) > size:
             following = coded({"field": field, "fieldValue": page[size][field], "sortDirection": way, "id": page[size]["id"]})
-        return _data([self._shown(object, row, said) for row in page[:size]], next_cursor=following)
+        return data_of([self._shown(object, row, said) for row in page[:size]], next_cursor=following)
 
     def _walked(self, object: str, said: Mapping[str, str], field: str, way: str, start: tuple[Any, int] | None) -> Iterator[Row]:
         """Walk the rows that may be meant, from the cursor on, by (value, id) in one direction."""
@@ -326,11 +344,10 @@ class Pipedrive(Dialect):
                 return table.having(index, [whole(said, name, 0)])
         return None
 
-    def _passes(self, object: str, row: Row, said: Mapping[str, str], *, archived: bool) -> bool:
+    def _passes(self, object: str, row: Row, said: Mapping[str, str]) -> bool:
         statuses = said["status"].split(",") if "status" in said else STATUSES
         if object == "deal":
-            hidden = row["is_archived"] and not row["is_deleted"]
-            if hidden is not archived or row["status"] not in statuses or self._purged(row):
+            if row["is_archived"] or row["status"] not in statuses or self._purged(row):
                 return False
         elif row["is_deleted"]:
             return False
@@ -343,7 +360,7 @@ class Pipedrive(Dialect):
         )
 
     def _get(self, object: str, request: Request) -> Response:
-        return _data(self._shown(object, self._found(object, request), request.query_params))
+        return data_of(self._shown(object, self._found(object, request), request.query_params))
 
     def _found(self, object: str, request: Request, *, live: bool = False) -> Row:
         id = request.path_params["id"]
@@ -365,7 +382,7 @@ class Pipedrive(Dialect):
         extra = said["include_fields"].split(",") if said.get("include_fields") else []
         if unknown := sorted(set(extra) - _COUNTS[object]):
             raise Refused(400, f"Validation failed: include_fields: {unknown[0]}", code="ERR_SCHEMA_VALIDATION_FAILED")
-        return {**_public(row), "custom_fields": values, **{name: self._counted(object, row, name) for name in extra}}
+        return {**public(row), "custom_fields": values, **{name: self._counted(object, row, name) for name in extra}}
 
     def _counted(self, object: str, row: Row, name: str) -> int:
         if object == "deal":
@@ -379,8 +396,43 @@ class Pipedrive(Dialect):
         return sum(each["status"] in statuses for each in found)
 
     def _search(self, object: str, request: Request) -> Response:
-        items, following = searched(self.tables, _KINDS[object], object, request.query_params)
-        return _data({"items": items}, next_cursor=following)
+        said = request.query_params
+        exact, term = said.get("exact_match") == "true", said.get("term", "")
+        if len(term) < (1 if exact else 2):
+            raise Refused(400, "The term must be at least 2 characters long.", code="ERR_SCHEMA_VALIDATION_FAILED")
+        fields = frozenset(said["fields"].split(",")) if said.get("fields") else None
+        table = self.tables[_KINDS[object]]
+        by_index = exact and object == "person" and fields == frozenset({"email"})
+        candidates = table.having("email", [term.lower()]) if by_index else iter(table)
+        found = [row for row in candidates if not row["is_deleted"] and matches(object, row, term, fields, exact=exact)]
+        start, size = start_of(request.query_params), whole(said, "limit", 100, most=500)
+        items = [{"result_score": 1.0 if exact else 0.5, "item": self._item(object, row)} for row in found[start : start + size]]
+        return data_of({"items": items}, next_cursor=coded({"start": start + size}) if start + size < len(found) else None)
+
+    def _item(self, object: str, row: Row) -> Row:
+        item: Row = {
+            "id": row["id"],
+            "type": object,
+            "visible_to": row["visible_to"],
+            "owner": {"id": row["owner_id"]},
+            "custom_fields": [],
+            "notes": [],
+        }
+        org = self.tables["account"].get(str(row.get("org_id")))
+        tied = {"organization": {"id": org["id"], "name": org["name"], "address": None} if org else None}
+        if object == "person":
+            return {
+                **item,
+                "name": row["name"],
+                "phones": [each["value"] for each in row["phones"]],
+                "emails": [each["value"] for each in row["emails"]],
+                **tied,
+            }
+        return (
+            {**item, "title": row["title"], "status": row["status"], **tied}
+            if object == "deal"
+            else {**item, "name": row["name"], "address": None}
+        )
 
     # ---- writing ----
 
@@ -397,23 +449,13 @@ class Pipedrive(Dialect):
             if (id := body.get(name)) is not None and (self.tables[kind].get(str(id)) or {"is_deleted": True})["is_deleted"]:
                 raise Refused(400, f"Validation failed: {name}: not found", code="ERR_SCHEMA_VALIDATION_FAILED")
         changed = settled(object, row, body, self._now())
-        self.put(_KINDS[object], changed)
-        return _data(_public(changed), status=status)
+        self._put(_KINDS[object], changed)
+        return data_of(public(changed), status=status)
 
     def _remove(self, object: str, request: Request) -> Response:
         row = self._found(object, request, live=True)
         self.delete(_KINDS[object], str(row["id"]))
-        return _data({"id": row["id"]})
-
-    def _merge(self, object: str, request: Request) -> Response:
-        body, loser = request.state.body, self._found(object, request, live=True)
-        winner = body.get("merge_with_id") if isinstance(body, dict) else None
-        if not isinstance(winner, int) or not self.merge(_KINDS[object], str(loser["id"]), str(winner)):
-            raise Refused(400, "merge_with_id: not found")
-        return _data({"id": winner, "merge_what_id": loser["id"]})
-
-    def _recents(self, _: str, request: Request) -> Response:
-        return json_response(recents(self.tables, request.query_params, self.clock.time()))
+        return data_of({"id": row["id"]})
 
     def _participants(self, object: str, request: Request) -> Response:
         found = [self._participant(id) for id in self._found(object, request)["_participants"]]
@@ -427,34 +469,9 @@ class Pipedrive(Dialect):
             raise Refused(400, "Person not found")
         if id in row["_participants"]:
             raise Refused(400, "Person is already a participant of this deal")
-        self.put("deal", {**row, "_participants": (*row["_participants"], id), "person_id": row["person_id"] or id})
-        return _data(self._participant(id))
+        self._put("deal", {**row, "_participants": (*row["_participants"], id), "person_id": row["person_id"] or id})
+        return data_of(self._participant(id))
 
     def _participant(self, id: int) -> Row:
         name = (self.tables["contact"].get(str(id)) or {}).get("name")
         return {"id": id, "person_id": {"active_flag": True, "name": name, "value": id}, "active_flag": True}
-
-
-def _public(row: Row) -> Row:
-    return {name: value for name, value in row.items() if not name.startswith("_")}
-
-
-def _data(data: Any, *, status: int = 200, **additional: Any) -> Response:
-    return json_response(
-        {"success": True, "data": data, **({"additional_data": additional} if additional else {})}, status=status
-    )
-
-
-def _error(status: int, message: str, *, code: str | None = None, field: str | None = None) -> Response:
-    extra = {**({"code": code} if code else {}), **({"field_code": field} if field else {})}
-    body = {
-        "success": False,
-        "error": message,
-        "error_info": "Please check developers.pipedrive.com for more information.",
-        **extra,
-    }
-    return json_response({**body, "data": None, "additional_data": None}, status=status)
-
-
-def _grant_error(error: str, message: str) -> Response:
-    return json_response({"success": False, "message": message, "error": error}, status=400)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
-from typing import Any, Protocol
+from typing import Any
 
 from sandbox.sugarcrm_metadata import CURRENCIES, DROPDOWNS, LINKS, LOST, WON, options, read_only, types
 from sandbox.table import Field as Column
@@ -43,14 +43,6 @@ _EMPTY: Mapping[str, Any] = {
 _MONEY = frozenset({"amount", "best_case", "worst_case"})
 
 
-class Tied(Protocol):
-    def __call__(self, module: str, row: Row, link: str, there: str, other: str, *, added: bool) -> None: ...
-
-
-def _unheard(module: str, row: Row, link: str, there: str, other: str, *, added: bool) -> None:
-    pass
-
-
 class Refusal(Exception):
     """What Sugar answers in place of a record; `extra` stands beside its error."""
 
@@ -69,7 +61,6 @@ class Records:
         self._world, self._clock = world, clock
         self._deals: list[Deal] = world.deals[system]
         self._linked: dict[tuple[str, str], dict[str, list[str]]] = {}
-        self.tied: Tied = _unheard  # told of both ends of a tie that no field of a row holds
         self._blank = {module: {name: _EMPTY.get(_bare(type), "") for name, type in types(module).items()} for module in LINKS}
         profiles, leads = world.profiles[system], world.leads[system]
         used = {each.company for each in profiles} | {each.company for each in self._deals}
@@ -170,6 +161,23 @@ class Records:
                     self.tables[child].put(each["id"], {**each, "account_id": ""})
         self.put(module, row, {"deleted": True})
 
+    def merge(self, module: str, loser_id: str, winner_id: str) -> bool:
+        """Let a record go into another, if both are there."""
+        loser, winner = self.tables[module].get(loser_id), self.tables[module].get(winner_id)
+        if loser is None or winner is None or loser["deleted"] or winner["deleted"]:
+            return False
+        taken = {name: value for name, value in loser.items() if value and not winner.get(name) and not read_only(module, name)}
+        for link, other in LINKS[module].items():
+            if link == "accounts":
+                continue
+            for id in list(self.linked(module, loser_id, link)):
+                row = self.tables[other].get(id)
+                if row is not None and not row["deleted"]:
+                    self.tie(module, winner_id, link, id)
+        self.put(module, self.live(module, winner_id), taken)
+        self.delete(module, loser_id)
+        return True
+
     def tie(self, module: str, id: str, link: str, other: str) -> None:
         """Tie two records; doing it again changes nothing."""
         self.linked(module, id, link)
@@ -180,11 +188,9 @@ class Records:
         elif module == "Accounts":
             self.put(there, two, {"account_id": id})
         else:
-            if other in self._ties(module).get(id, []):
-                return
             for table, key, value in ((self._ties(module), id, other), (self._ties(there), other, id)):
-                table.setdefault(key, []).append(value)
-            self._tell(module, one, link, two, added=True)
+                if value not in table.setdefault(key, []):
+                    table[key].append(value)
 
     def untie(self, module: str, id: str, link: str, other: str) -> None:
         if other not in self.linked(module, id, link):
@@ -197,40 +203,6 @@ class Records:
         else:
             self._ties(module)[id].remove(other)
             self._ties(there)[other].remove(id)
-            self._tell(module, self.tables[module].get(id) or {}, link, self.tables[there].get(other) or {}, added=False)
-
-    def _tell(self, module: str, one: Row, link: str, two: Row, *, added: bool) -> None:
-        there = LINKS[module][link]
-        back = next(name for name, each in LINKS[there].items() if each == module)
-        self.tied(module, one, link, there, two["id"], added=added)
-        self.tied(there, two, back, module, one["id"], added=added)
-
-    def merge(self, module: str, loser: str, winner: str) -> None:
-        """Merge two records of a module.
-
-        Raises:
-            Refusal: one of them is not there, or they are the same.
-        """
-        gone, kept = self.live(module, loser), self.live(module, winner)
-        if loser == winner:
-            raise Refusal(422, "invalid_parameter", "A record cannot be merged with itself")
-        known = {each["email_address"].lower() for each in kept.get("email") or []}
-        more = [
-            {**each, "primary_address": False} for each in gone.get("email") or [] if each["email_address"].lower() not in known
-        ]
-        filled = {name: gone[name] for name, value in kept.items() if value in (None, "") and gone.get(name) not in (None, "")}
-        if module == "Accounts":
-            for child in ("Contacts", "Opportunities"):
-                for each in self.tables[child].having("account_id", [loser]):
-                    self.put(child, each, {"account_id": winner})
-        elif "contacts" in LINKS[module] or "opportunities" in LINKS[module]:
-            link = "contacts" if "contacts" in LINKS[module] else "opportunities"
-            for other in list(self.linked(module, loser, link)):
-                self.untie(module, loser, link, other)
-                if not (self.tables[LINKS[module][link]].get(other) or {"deleted": True})["deleted"]:
-                    self.tie(module, winner, link, other)
-        self.put(module, kept, {**filled, **({"email": _list([*kept["email"], *more])} if more else {})})
-        self.delete(module, loser)
 
     def _ties(self, module: str) -> dict[str, list[str]]:
         """Contacts of opportunities and the other way round, made when first asked for."""

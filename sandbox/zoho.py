@@ -35,6 +35,7 @@ from sandbox.zoho_answers import (
     since_of,
     size_of,
 )  # fmt: skip
+from sandbox.zoho_hooks import Notifications
 from sandbox.zoho_modules import (
     Module,
     iso,
@@ -83,6 +84,9 @@ class Zoho(Dialect):
         self._writer = Writer(self.modules, world.users, self._now)
         self._settings = Settings(self.modules, self.tables["owner"], self._module)
         self._relations = Relations(self.modules, self._writer)
+        self._notifications = Notifications(
+            clock, lambda: self.outbox, now=self._now, base=lambda: self.base_url or "https://www.zohoapis.in"
+        )
 
     # ---- surroundings ----
 
@@ -102,6 +106,7 @@ class Zoho(Dialect):
             Endpoint("GET", f"{root}/settings/layouts", guarded(self._settings.layouts)),
             Endpoint("GET", f"{root}/settings/pipeline", guarded(self._settings.pipeline)),
             Endpoint("POST", f"{root}/coql", self._coql),
+            *self._notifications.endpoints(root),
             Endpoint("GET", f"{root}/Contacts/roles", self._relations.roles),
             Endpoint("GET", f"{root}/{{module}}/search", guarded(self._search)),
             Endpoint("GET", f"{root}/{{module}}/deleted", guarded(self._deleted)),
@@ -170,6 +175,24 @@ class Zoho(Dialect):
         module = self.modules[self.objects[kind]]
         row = live(module, native_id)
         return row is not None and bool(self._writer.change(module, {**row, "$deleted": iso(self._now())}))
+
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge as a user does by "find and merge duplicates": the winner takes what it lacks, the loser goes to the recycle bin."""
+        module = self.modules[self.objects[kind]]
+        gone, kept = live(module, loser), live(module, winner)
+        if gone is None or kept is None or loser == winner:
+            return False
+        taken = {name: gone[name] for name in module.specs if kept.get(name) in (None, "", []) and gone.get(name)}
+        self._writer.change(module, {**gone, "$deleted": iso(self._now())})
+        self._writer.change(module, {**kept, **taken})
+        return True
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if kind != "owner" and after is not None:
+            self._notifications.changed(self.objects[kind], native_id, before, after)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._notifications.listed()
 
     def _now(self) -> int:
         return int((self.clock.time() + self.skew) * 1000)

@@ -7,6 +7,7 @@ import strawberry
 
 from model import records
 from model.errors import ERROR_CODES
+from model.events import EventOp, Origin
 from store import endpoints
 
 
@@ -52,3 +53,5 @@ WriteState = enum("WriteState", "APPLIED", "UNCHANGED", "REJECTED", "CONFLICT", 
 DuplicatePolicy = enum("DuplicatePolicy", "UPSERT", "SKIP", "FAIL")
 EndpointState = enum("EndpointState", *get_args(endpoints.EndpointState))
 DeliveryState = enum("DeliveryState", *get_args(endpoints.DeliveryState))
+ChangeOp = enum("ChangeOp", *get_args(EventOp))
+ChangeOrigin = enum("ChangeOrigin", *get_args(Origin))

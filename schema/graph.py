@@ -15,6 +15,7 @@ from schema.entities import entities
 from schema.mutation import Mutation
 from schema.query import Query
 from schema.scalars import SCALARS
+from schema.subscription import Subscription
 from schema.types import Account, Contact, Customer, Deal, Lead, Order, Ticket
 
 FEDERATION: Final = "2.7"
@@ -45,6 +46,7 @@ def build(*, email_key: bool = True, introspection: bool = True) -> Graph:
     graph = Graph(
         query=merge_types("Query", (Query, EndpointQueries)),
         mutation=merge_types("Mutation", (Mutation, EndpointMutations)),
+        subscription=Subscription,
         types=[Account, Contact, Customer, CustomRecord, Deal, Lead, Order, Ticket],
         federation_version=FEDERATION,
         extensions=[] if introspection else [DisableIntrospection],

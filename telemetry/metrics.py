@@ -14,6 +14,12 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
         )  # fmt: skip
         self.in_flight = Gauge("c360_requests_in_flight", "GraphQL requests being answered.", registry=self.registry)
+        self.subscribers = Gauge("c360_subscriptions", "Subscriptions that are being followed.", registry=self.registry)
+        self.cut_off = Counter(
+            "c360_subscriptions_cut_off_total",
+            "Subscriptions ended because their events were not taken in time.",
+            registry=self.registry,
+        )
         self.redis_failures = Counter(
             "c360_redis_failures_total", "Operations that Redis did not serve.", ["part"], registry=self.registry
         )

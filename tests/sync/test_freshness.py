@@ -13,7 +13,7 @@ from sources.reading import Reading
 from sync import feeds, intake
 from tests.warp import WarpClock, opened, run
 
-SYSTEMS = ("hubspot", "salesforce", "shopify", "zendesk", "zoho", "magento")
+SYSTEMS = ("hubspot", "salesforce", "shopify", "zendesk", "zoho", "magento", "mailchimp", "marketo")
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
