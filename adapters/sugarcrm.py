@@ -292,7 +292,7 @@ class SugarCRM(Adapter):
 
         async def fetch(last: Row | None) -> tuple[list[Row], Row | None]:
             rows, more = await self._some(
-                api, f"{kind}.scan", kind, tests, scan.fields, size=min(scan.size, _PAGE), column=column, descending=scan.descending, last=last
+                api, f"{kind}.scan", kind, tests, scan.fields, size=min(scan.size, _PAGE) if last is None else _PAGE, column=column, descending=scan.descending, last=last
             )  # fmt: skip
             return rows, rows[-1] if more else None
 

@@ -132,6 +132,18 @@ def test_ties_over_several_pages_are_all_told(instance: System, monkeypatch: pyt
     assert ids(changes) >= set(many)
 
 
+def test_a_feed_that_begins_among_many_of_one_second_takes_few_calls(instance: System) -> None:
+    table, now = instance.dialect.tables["contact"], instance.sandbox.clock.now().replace(microsecond=0).isoformat()
+    row = next(iter(table))
+    for number in range(600):
+        table.put(f"tied-{number}", {**row, "id": f"tied-{number}", "date_modified": now})
+
+    changes, _ = passed(instance, Follower("contact", FIELDS["contact"]))
+
+    assert changes == []
+    assert instance.dialect.calls["POST /rest/{version}/{module}/filter"] <= 5
+
+
 def test_a_change_that_is_saved_late_is_told(instance: System) -> None:
     early, late, gone = live(instance)[:3]
     follower = Follower("contact", FIELDS["contact"])
