@@ -11,7 +11,7 @@ Doubts that the documents leave:
 - The counts by which people and organizations without deals are passed over might lag behind a write.
 - A person's `name` is split by Pipedrive at its first space, so given names of several words come back shortened.
 - A used-up day and a burst are both a bare 429: only the header with the day's remaining tokens, which may be missing, tells them apart.
-- Archived deals are read by id, and not listed (that would be a second list at twice the price). Leads are not read.
+- Archived deals are read by id and told by the feed, and not listed (that would be a second list at twice the price). Leads are not read.
 - Phone numbers are not looked up: the documents do not say whether a search compares digits or spelling.
 """
 
@@ -292,8 +292,10 @@ class Pipedrive(Adapter):
         made = _cursor(scan) if scan.order == "created" else None
 
         async def fetch(token: str | None) -> tuple[list[Row], str | None]:
+            # What goes on with a group of equal times is no dearer by the full page.
+            asked = {**parameters, "limit": str(PAGE)} if token else parameters
             try:
-                rows, following = await page(api, f"{kind}.scan", path, parameters, token or made)
+                rows, following = await page(api, f"{kind}.scan", path, asked, token or made)
             except RejectedError:
                 if token is not None or made is None:
                     raise

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from adapters.base import Api, Request, answer_or_none, batches
+from model.errors import ProtocolError
 from model.records import Row
 
 PAGE, IDS = 500, 100
@@ -53,10 +54,13 @@ async def listed(
     cursor: str | None = None
     while True:
         asked = {**(parameters or {}), "limit": str(size)}
-        rows, cursor = await page(api, operation, path, asked, cursor, cost=cost, search=search)
+        rows, following = await page(api, operation, path, asked, cursor, cost=cost, search=search)
         found += rows
-        if cursor is None:
+        if following is None:
             return found
+        if following == cursor:
+            raise ProtocolError(f"pipedrive: a page of {operation} does not go on")
+        cursor = following
 
 
 async def page(

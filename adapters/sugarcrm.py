@@ -9,7 +9,6 @@ Visibility by teams hides records without a word.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, ClassVar
@@ -41,10 +40,10 @@ from adapters.base import (
     code_in,
     undocumented,
 )
-from adapters.changes import Changes, Delivery, Heard, Watch, scanned_changes
+from adapters.changes import Changes, Delivery, Heard, Watch
 from adapters.sugarcrm_writing import BULK, CURRENCY, LINKS, Writer
 from adapters.ties import whole_groups
-from mapping.convert import boolean, instant
+from mapping.convert import instant
 from model.errors import (
     DuplicateError,
     ProtocolError,
@@ -292,7 +291,7 @@ class SugarCRM(Adapter):
 
         async def fetch(last: Row | None) -> tuple[list[Row], Row | None]:
             rows, more = await self._some(
-                api, f"{kind}.scan", kind, tests, scan.fields, size=min(scan.size, _PAGE), column=column, descending=scan.descending, last=last
+                api, f"{kind}.scan", kind, tests, scan.fields, size=min(scan.size, _PAGE) if last is None else _PAGE, column=column, descending=scan.descending, last=last
             )  # fmt: skip
             return rows, rows[-1] if more else None
 
@@ -304,14 +303,7 @@ class SugarCRM(Adapter):
         return await whole_groups(scan, fetch, place)
 
     async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
-        """ceil(rows / 200) filters, at least one; deleted records are among the rows, with nothing but id and time.
-
-        Some instances prune what is deleted on the first of a month: a record deleted just before is missed.
-        """
-        found = await scanned_changes(_Whole(self.config), api, kind, cursor, fields, now=now)
-        told = [replace(each, op="DELETED", row=None) if each.row and boolean(each.row.get("deleted") or False) else each
-                for each in found.changes]  # fmt: skip
-        return replace(found, changes=told)
+        return await hooks.changes(_Whole(self.config), api, kind, cursor, fields, now=now)
 
     @classmethod
     def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:

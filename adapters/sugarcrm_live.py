@@ -1,4 +1,4 @@
-"""What Sugar tells by itself: web logic hooks, which cron sends with the job queue, up to a minute after a change.
+"""How Sugar tells what changed: rows by time, and web logic hooks, which cron sends with the job queue, up to a minute after a change.
 
 Facts from the Sugar Developer Guide (web logic hooks) and the fields of the module WebLogicHooks, which administrators may write by REST. Nothing
 is signed and no header can be set, so a secret of ours stands in the query of the address. A delivery holds the whole record: nothing of it is
@@ -9,26 +9,66 @@ What links records without saving one of them calls no hook of these; it is told
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
+import msgspec
 import orjson
 
-from adapters.base import Api, Request, Response
-from adapters.changes import Change, Delivery, Feed, Heard, Hint, Push, Watch, digest_of, matches
-from mapping.convert import instant
-from model.errors import ProtocolError, SignatureError, SourceError
+from adapters.base import Adapter, Api, Request, Response
+from adapters.changes import Change, Changes, Delivery, Feed, Heard, Hint, Push, Watch, digest_of, matches, scanned_changes
+from mapping.convert import boolean, instant
+from model.errors import CursorExpiredError, ProtocolError, SignatureError, SourceError
 from model.records import Kind, Row
 
 # Rows carry the time at which their request began to save them; a bulk call or an import saves for minutes.
-FEED = Feed(overlap=120.0, deletes=True)
+FEED = Feed(overlap=120.0, deletes=True, life=28 * 86_400.0)
 PUSH = Push(kinds=frozenset({"contact", "lead", "account", "deal"}), secret="ours", delay=60.0)
 _PARAM = "secret"
 _BEANS: Mapping[str, Kind] = {"Contact": "contact", "Lead": "lead", "Account": "account", "Opportunity": "deal"}
 _MODULES = ("Contacts", "Leads", "Accounts", "Opportunities")
 _EVENTS = ("after_save", "after_delete")
 _PAGE, _BULK = 200, 20
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """
+    Attributes:
+        rows: the place in the rows by time, as `scanned_changes` has it.
+        asked: when it was asked last, by our clock: to be compared with that clock only.
+    """
+
+    rows: str
+    asked: datetime
+
+
+async def changes(whole: Adapter, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+    """ceil(rows / 200) filters, at least one; deleted records are among the rows, with nothing but id and time.
+
+    Args:
+        whole: the adapter, whose `scan` shows deleted records.
+    """
+    place = msgspec.json.decode(cursor, type=_Place) if cursor is not None else None
+    if place is not None and _pruned(place.asked, now):
+        raise CursorExpiredError(f"{kind} records that were deleted since may be gone for good")
+    found = await scanned_changes(whole, api, kind, place.rows if place else None, fields, now=now)
+    told = [
+        replace(each, op="DELETED", row=None) if each.row and boolean(each.row.get("deleted") or False) else each
+        for each in found.changes
+    ]
+    return replace(found, changes=told, cursor=msgspec.json.encode(_Place(found.cursor, now)).decode())
+
+
+def _pruned(asked: datetime, now: datetime) -> bool:
+    """Tell whether deleted rows may be gone that were never told.
+
+    The job "Prune Database on 1st of Month" takes them away where it is switched on. A pause of less than a day loses what was deleted
+    just before it at the most.
+    """
+    away = (now - asked).total_seconds()
+    return away > 28 * 86_400 or (away > 86_400 and (asked.year, asked.month) != (now.year, now.month))
 
 
 def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:

@@ -84,6 +84,7 @@ class Pipedrive(Dialect):
             Endpoint("GET", f"{v1}/users/{{id}}", self._user, cost={"daily": 2}),
             Endpoint("GET", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participants), cost={"daily": 10}),
             Endpoint("POST", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participate), cost={"daily": 10}),
+            Endpoint("GET", f"{v2}/deals/archived", self._of("deal", self._archived), cost={"daily": 20}),
             Endpoint("GET", f"{v2}/stages", self._stages, cost={"daily": 5}),
             Endpoint("GET", f"{v2}/pipelines", self._pipelines, cost={"daily": 5}),
             Endpoint("GET", f"{v1}/recents", self._of("", self._recents), cost={"daily": 20}),
@@ -294,7 +295,10 @@ class Pipedrive(Dialect):
     def _recents(self, _: str, request: Request) -> Response:
         return recents({object: self.tables[kind] for object, kind in _KINDS.items()}, request, self.clock.time())
 
-    def _list(self, object: str, request: Request) -> Response:
+    def _archived(self, object: str, request: Request) -> Response:
+        return self._list(object, request, archived=True)
+
+    def _list(self, object: str, request: Request, *, archived: bool = False) -> Response:
         said = request.query_params
         if unknown := sorted(said.keys() - _LISTED - _SHOWN - _FILTERS[object]):
             raise Refused(400, f"Validation failed: {unknown[0]}: no such parameter", code="ERR_SCHEMA_VALIDATION_FAILED")
@@ -303,7 +307,9 @@ class Pipedrive(Dialect):
             raise Refused(400, "Validation failed: sort_by", code="ERR_SCHEMA_VALIDATION_FAILED")
         size = whole(said, "limit", 100, most=500)
         start = place_of(said["cursor"], field, way) if "cursor" in said else None
-        found = (row for row in self._walked(object, said, field, way, start) if self._passes(object, row, said))
+        found = (
+            row for row in self._walked(object, said, field, way, start) if self._passes(object, row, said, archived=archived)
+        )
         page = list(islice(found, size + 1))
         following = None
         if len(page) > size:
@@ -344,10 +350,11 @@ class Pipedrive(Dialect):
                 return table.having(index, [whole(said, name, 0)])
         return None
 
-    def _passes(self, object: str, row: Row, said: Mapping[str, str]) -> bool:
+    def _passes(self, object: str, row: Row, said: Mapping[str, str], *, archived: bool) -> bool:
         statuses = said["status"].split(",") if "status" in said else STATUSES
         if object == "deal":
-            if row["is_archived"] or row["status"] not in statuses or self._purged(row):
+            hidden = row["is_archived"] and not row["is_deleted"]  # a deleted one is among the deleted ones, decided here
+            if hidden is not archived or row["status"] not in statuses or self._purged(row):
                 return False
         elif row["is_deleted"]:
             return False

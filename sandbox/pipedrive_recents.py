@@ -40,7 +40,7 @@ def recents(tables: Mapping[str, Table[Any]], request: Request, now: float) -> R
     start, size = whole(said, "start", 0), whole(said, "limit", 100, most=500)
     page = list(islice(rows, start, start + size))
     more = start + len(page) < len(rows)
-    paging = {"start": start, "limit": size, "more_items_in_collection": more, **({"next_start": start + size} if more else {})}
+    paging = {"start": start, "limit": size, "more_items_in_collection": more}
     last = _v1(page[-1][1]["update_time"]) if page else since
     data = [{"item": item, "id": row["id"], "data": _shown(item, row)} for item, row in page]
     additional = {"since_timestamp": since, "last_timestamp_on_page": last, "pagination": paging}

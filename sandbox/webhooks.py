@@ -72,7 +72,7 @@ class Outbox:
 
     def post(self, sending: Sending, *, after: float = 0.0) -> None:
         """Send soon; `after` seconds of the sandbox's clock."""
-        self._running().call_soon_threadsafe(self._start, sending, after)
+        self._running().call_soon_threadsafe(self._start, sending, self._clock.time() + after)
 
     def gather(
         self, batch: Hashable, item: Any, send: Callable[[list[Any]], Sending], *, within: float = 0.03, most: int = 100
@@ -96,9 +96,9 @@ class Outbox:
 
     def _flush(self, batch: Hashable, send: Callable[[list[Any]], Sending]) -> None:
         if items := self._gathered.pop(batch, None):
-            self._start(send(items), 0.0)
+            self._start(send(items), self._clock.time())
 
-    def _start(self, sending: Sending, after: float) -> None:
+    def _start(self, sending: Sending, due: float) -> None:
         told = Delivered(sending.hook, sending.url, sending.key)
         self.log.append(told)
         if self._struck("webhook_drop") is not None:
@@ -108,8 +108,8 @@ class Outbox:
         reorder = self._struck("webhook_reorder")
         copies = 2 if self._struck("webhook_duplicate") is not None else 1
         for _ in range(copies):
-            wait = after + (delay or 0.0) + (self._rng.random() * reorder if reorder else 0.0)
-            task = asyncio.get_running_loop().create_task(self._deliver(sending, told, wait))
+            later = (delay or 0.0) + (self._rng.random() * reorder if reorder else 0.0)
+            task = asyncio.get_running_loop().create_task(self._deliver(sending, told, due + later))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -117,15 +117,16 @@ class Outbox:
         rule = self._faults.strikes(self._system, "WEBHOOK", only=fault)
         return rule.seconds if rule is not None else None
 
-    async def _deliver(self, sending: Sending, told: Delivered, wait: float) -> None:
-        for attempt, pause in enumerate((wait, *sending.waits)):
-            await self._until(self._clock.time() + pause)
+    async def _deliver(self, sending: Sending, told: Delivered, due: float) -> None:
+        for attempt, pause in enumerate((*sending.waits, 0.0)):
+            await self._until(due)
             status = await self._attempt(sending, attempt)
             told.attempts.append((self._clock.time(), status))
             sending.answered(status)
             if status is not None and 200 <= status < 300:
                 told.state = "delivered"
                 return
+            due = self._clock.time() + pause
         told.state = "given_up" if told.state == "pending" else told.state
         sending.failed()
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ import pytest
 from adapters.base import Write
 from adapters.changes import Change, Delivery
 from adapters.sugarcrm import SugarCRM
-from model.errors import ProtocolError, SignatureError
+from model.errors import CursorExpiredError, ProtocolError, SignatureError
 from model.records import Kind
 from sandbox.sugarcrm import SugarCRM as Instance
 from tests.adapters.live.following import Follower, ids
@@ -130,6 +130,32 @@ def test_ties_over_several_pages_are_all_told(instance: System, monkeypatch: pyt
     changes, _ = passed(instance, follower)
 
     assert ids(changes) >= set(many)
+
+
+def test_a_feed_that_begins_among_many_of_one_second_takes_few_calls(instance: System) -> None:
+    table, now = instance.dialect.tables["contact"], instance.sandbox.clock.now().replace(microsecond=0).isoformat()
+    row = next(iter(table))
+    for number in range(600):
+        table.put(f"tied-{number}", {**row, "id": f"tied-{number}", "date_modified": now})
+
+    changes, _ = passed(instance, Follower("contact", FIELDS["contact"]))
+
+    assert changes == []
+    assert instance.dialect.calls["POST /rest/{version}/{module}/filter"] <= 5
+
+
+@pytest.mark.parametrize(("pause", "expired"), [(20 / 24, False), (4, False), (7, True), (-30, False)])
+def test_a_cursor_is_no_good_once_a_first_of_the_month_was_slept_through(instance: System, pause: float, expired: bool) -> None:
+    follow = Follower("contact", FIELDS["contact"], now=NOW)
+    passed(instance, follow)
+    follow.now = NOW + timedelta(days=pause)
+    instance.dialect.delete("contact", gone := live(instance)[0])
+
+    if expired:
+        with pytest.raises(CursorExpiredError):
+            passed(instance, follow)
+    else:
+        assert {each.op for each in passed(instance, follow)[0] if each.native_id == gone} == {"DELETED"}
 
 
 def test_a_change_that_is_saved_late_is_told(instance: System) -> None:
