@@ -18,14 +18,18 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, ClassVar
 
+from adapters import zoho_live as tells
 from adapters.base import (
     Adapter,
     Api,
     Auth,
+    Changes,
     Checked,
     Config,
     CustomPage,
+    Delivery,
     FindKey,
+    Heard,
     KindFacts,
     Learned,
     Live,
@@ -37,6 +41,7 @@ from adapters.base import (
     Request,
     Response,
     Scan,
+    Watch,
     Window,
     Write,
     batches,
@@ -67,7 +72,7 @@ _PERSON: Mapping[str, Any] = {
 _WRITES: Mapping[str, str] = {
     "email": "Email", "phone": "Phone", "given_name": "First_Name", "family_name": "Last_Name", "owner_id": "Owner.id",
 }  # fmt: skip
-_LISTED: Mapping[str, Any] = {"read_batch": _IDS, "page": _PAGE, "orders": _BOTH}
+_LISTED: Mapping[str, Any] = {"read_batch": _IDS, "page": _PAGE, "orders": _BOTH, "feed": tells.FEED}
 _WRITTEN: Mapping[str, Any] = {
     "verbs": frozenset({"create", "update", "delete"}),
     "write_batch": 100,
@@ -136,12 +141,14 @@ class Zoho(Adapter):
     }  # fmt: skip
     relations = frozenset({("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal")})
     live = Live(
-        push="Notifications API: a channel per org that lives a day at most; verified by a token of ours that each call repeats, for nothing is signed",
+        push="Notifications API: one channel, made and renewed by itself, for it lives a day at most; proved by a token of ours that each call repeats: nothing is signed",
         feed="COQL by Modified_Time; tags and related lists do not always move it",
-        deletes="in a notification, or by the list of deleted records, two credits a call",
+        deletes="in a notification; by the list of deleted records in every fourth pass; a merged record counts as deleted",
         bound=None,
         why="Zoho promises neither a time nor a second try for a notification",
     )
+
+    push = tells.PUSH
 
     def __init__(self, config: Config) -> None:
         """Edition and users decide on an org's budgets, and no answer tells them: the options "credits" and "parallel" do."""
@@ -378,6 +385,22 @@ class Zoho(Adapter):
             api, root=self._root, module=self.kinds[kind].object, triggers=[each for each in option.split(",") if each]
         )
         return await records.write(writes)
+
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        """One query for each 2,000 rows, at least one; in every fourth pass one list for each 200 deletions besides, at least one."""
+        return await tells.changes(self, api, kind, cursor, fields, root=self._root, now=now)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return tells.heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await tells.watch(api, self._root, url, secret, now=datetime.now(UTC))
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await tells.unwatch(api, self._root, url)
 
     # ---- answers ----
 

@@ -24,6 +24,8 @@ _CROWDED = 2.0  # seconds; no answer says how long to wait, and a call that is i
 def fault(response: Response) -> SourceError | None:
     """Return what an answer says went wrong, None when nothing did."""
     body = response.body.lstrip()
+    if response.status == 304:
+        return None  # nothing since the time that was named
     if response.status < 300:
         # The token endpoint says its errors under HTTP 200.
         return _token_fault(response) if body.startswith(b'{"error') else None
