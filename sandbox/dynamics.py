@@ -19,17 +19,21 @@ from sandbox import odata
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
 from sandbox.dynamics_batch import answer_batch
+from sandbox.dynamics_hooks import KEY, WEBHOOK, Pipeline
+from sandbox.dynamics_messages import guid
 from sandbox.dynamics_metadata import CASTS, attributes, csdl, cut, definition
 from sandbox.dynamics_reading import VERSION, Call, Reader, Refusal, missing, schema_of
-from sandbox.dynamics_store import Store, guid
+from sandbox.dynamics_store import Store
 from sandbox.dynamics_tables import SCHEMAS, SETS
+from sandbox.dynamics_tracking import Tracker, tracked
 from sandbox.dynamics_writing import Writer
+from sandbox.faults import Faults
 from sandbox.odata import Compare, MalformedQuery
 from sandbox.table import Row
 from sandbox.world import World
 
 TENANT = "11112222-bbbb-3333-cccc-4444dddd5555"
-ORGANIZATION = "97bf0e8b-aaaa-4bbb-8ccc-1234567890ab"
+ORGANIZATION, ORGANIZATION_NAME = "97bf0e8b-aaaa-4bbb-8ccc-1234567890ab", "org97bf0e8b"
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "00001111-aaaa-2222-bbbb-3333cccc4444", "dynamics-demo-secret", "0.AAAA-demo-refresh"
 _ROOT = f"/api/data/{VERSION}"
 _REQUESTS, _WINDOW, _PARALLEL, _EXECUTION = 6000, 300.0, 52, 1_200_000.0
@@ -55,6 +59,8 @@ class Dynamics(Dialect):
         self.tables = {kind: self.store.tables[SETS[name].logical] for kind, name in self.objects.items()}
         self._reader = Reader(self.store)
         self._writer = Writer(self.store, self._reader)
+        self._tracker = Tracker(self.store, self._reader)
+        self._pipeline = Pipeline(self.store, (ORGANIZATION, ORGANIZATION_NAME))
         self._requests = RollingWindow(clock, limit=_REQUESTS, period=_WINDOW)
         self._spent: deque[tuple[float, float]] = deque()  # (time, milliseconds of execution)
         self._flying = 0
@@ -151,6 +157,45 @@ class Dynamics(Dialect):
     def delete(self, kind: str, native_id: str) -> bool:
         return self.store.remove(SETS[self.objects[kind]], native_id)
 
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge two contacts, leads or accounts as a user would."""
+        schema = SETS[self.objects[kind]]
+        rows = [self.store.get(schema.logical, id) for id in (loser, winner)]
+        if "merged" not in schema.columns or loser == winner or any(row is None or row["merged"] for row in rows):
+            return False
+        self.store.merge(schema, *(row for row in rows if row is not None))
+        return True
+
+    # ---- webhooks ----
+
+    def listen(self, faults: Faults) -> None:
+        super().listen(faults)
+        self._pipeline.outbox = self.outbox
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if kind != "owner":
+            self._pipeline.changed(SETS[self.objects[kind]].logical, native_id, before, after)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._pipeline.listed()
+
+    def hook(self, url: str, secret: str) -> None:
+        """Register a webhook with a key, and its steps, as an administrator does with the Plug-in Registration tool."""
+        endpoint, step = SCHEMAS["serviceendpoint"], SCHEMAS["sdkmessageprocessingstep"]
+        id = str(uuid4())
+        self.store.put(
+            endpoint, {endpoint.id: id, "name": "by hand", "url": url, "contract": WEBHOOK, "authtype": KEY, "authvalue": secret}
+        )
+        for each in self.store.tables["sdkmessagefilter"]:
+            held = {
+                "_eventhandler_value": id,
+                "_sdkmessageid_value": each["_sdkmessageid_value"],
+                "_sdkmessagefilterid_value": each["sdkmessagefilterid"],
+            }
+            self.store.put(
+                step, {step.id: str(uuid4()), "name": "by hand", "stage": 40, "mode": 1, "statecode": 0, "statuscode": 1, **held}
+            )
+
     def _address(self, request: Request) -> str:
         return self.base_url or f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}"
 
@@ -217,7 +262,7 @@ class Dynamics(Dialect):
         schema = schema_of(name)
         match call.method, bool(key), tail:
             case "GET", False, "":
-                return self._reader.rows(call, schema)
+                return self._tracker.rows(call, schema) if tracked(call) else self._reader.rows(call, schema)
             case "POST", False, "":
                 return self._writer.create(call, schema)
             case "POST", False, "Microsoft.Dynamics.CRM.CreateMultiple":

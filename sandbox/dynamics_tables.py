@@ -34,6 +34,7 @@ class Column:
         targets: of a lookup: table → navigation property (case-sensitive).
         settable: can be given in a write; what else is given is ignored.
         virtual: is told by the metadata and cannot be read, as names of lookups.
+        readable: can be read; a webhook's key cannot.
     """
 
     type: str
@@ -42,6 +43,7 @@ class Column:
     states: Mapping[int, int] = field(default_factory=dict)
     targets: Mapping[str, str] = field(default_factory=dict)
     settable: bool = True
+    readable: bool = True
     length: int = 4000
     schema: str = ""
 
@@ -98,6 +100,12 @@ def _option(label: str, options: Mapping[int, str]) -> Column:
     return Column("option", label, options=options)
 
 
+_STAMPS = {
+    "createdon": Column("datetime", "Created On", settable=False), "modifiedon": Column("datetime", "Modified On", settable=False),
+    "versionnumber": Column("bigint", "Version Number", settable=False),
+}  # fmt: skip
+
+
 def _common(
     table: str, states: Mapping[int, str], statuses: Mapping[int, tuple[str, int]], owned: bool = True
 ) -> dict[str, Column]:
@@ -108,9 +116,7 @@ def _common(
             "status", "Status Reason", options={value: label for value, (label, _) in statuses.items()},
             states={value: state for value, (_, state) in statuses.items()},
         ),
-        "createdon": Column("datetime", "Created On", settable=False), "modifiedon": Column("datetime", "Modified On", settable=False),
-        "versionnumber": Column("bigint", "Version Number", settable=False),
-        **({"ownerid": _lookup("Owner", systemuser="ownerid"), "owneridname": Column("virtual", "Owner Name")} if owned else {}),
+        **_STAMPS, **({"ownerid": _lookup("Owner", systemuser="ownerid"), "owneridname": Column("virtual", "Owner Name")} if owned else {}),
     }  # fmt: skip
 
 
@@ -228,6 +234,34 @@ SCHEMAS: Mapping[str, Schema] = {
                 "record2id": _lookup("Connected To", account="record2id_account", contact="record2id_contact", opportunity="record2id_opportunity"),
                 "record1objecttypecode": Column("int", "Type (From)", settable=False), "record2objecttypecode": Column("int", "Type (To)", settable=False),
                 "relatedconnectionid": _lookup("Reciprocal Connection", settable=False, connection="relatedconnectionid"),
+            },
+        ),
+        Schema(
+            "serviceendpoint", "serviceendpoints", "serviceendpointid", "name", "Service Endpoint", code=4618,
+            columns={
+                "serviceendpointid": Column("guid", "Service Endpoint"), "name": _text("Name", 100), "url": _text("URL", 500),
+                "contract": _option("Contract", {7: "Event Hub", 8: "Webhook"}), "messageformat": _option("Message Format", {1: "Binary XML", 2: "Json", 3: "Text XML"}),
+                "authtype": _option("Authorization Type", {4: "Webhook Key", 5: "Http Header", 6: "Http Query String"}),
+                "authvalue": Column("string", "Auth Value", length=2000, readable=False), **_STAMPS,
+            },
+        ),
+        Schema("sdkmessage", "sdkmessages", "sdkmessageid", "name", "Sdk Message", code=4606, columns={
+            "sdkmessageid": Column("guid", "Sdk Message", settable=False), "name": _text("Name", 256), **_STAMPS,
+        }),
+        Schema("sdkmessagefilter", "sdkmessagefilters", "sdkmessagefilterid", "name", "Sdk Message Filter", code=4607, columns={
+            "sdkmessagefilterid": Column("guid", "Sdk Message Filter", settable=False), "name": _text("Name", 256), "primaryobjecttypecode": _text("Primary Object Type Code", 128),
+            "sdkmessageid": _lookup("SDK Message", settable=False, sdkmessage="sdkmessageid"), **_STAMPS,
+        }),
+        Schema(
+            "sdkmessageprocessingstep", "sdkmessageprocessingsteps", "sdkmessageprocessingstepid", "name", "Sdk Message Processing Step", code=4608,
+            columns={
+                "sdkmessageprocessingstepid": Column("guid", "Sdk Message Processing Step"), "name": _text("Name", 256), "stage": _option("Execution Stage", {10: "Pre-validation", 20: "Pre-operation", 40: "Post-operation"}),
+                "mode": _option("Execution Mode", {0: "Synchronous", 1: "Asynchronous"}), "rank": Column("int", "Execution Order"), "description": _text("Description", 256),
+                "asyncautodelete": Column("bool", "Asynchronous Automatic Delete"), "supporteddeployment": _option("Deployment", {0: "Server Only"}), "filteringattributes": Column("memo", "Filtering Attributes"),
+                "sdkmessageid": _lookup("SDK Message", sdkmessage="sdkmessageid"), "sdkmessagefilterid": _lookup("SdkMessage Filter", sdkmessagefilter="sdkmessagefilterid"),
+                "eventhandler": _lookup("Event Handler", serviceendpoint="eventhandler_serviceendpoint"),
+                "statecode": Column("state", "Status", options={0: "Enabled", 1: "Disabled"}),
+                "statuscode": Column("status", "Status Reason", options={1: "Enabled", 2: "Disabled"}, states={1: 0, 2: 1}), **_STAMPS,
             },
         ),
         Schema(
