@@ -8,17 +8,23 @@ qualified (an action that makes other records), phones (they match by their spel
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
 
+from adapters import dynamics_live as tells
 from adapters import dynamics_metadata as metadata
 from adapters.base import (
     Adapter,
     Api,
     Auth,
+    Changes,
     Checked,
     CustomPage,
+    Delivery,
     FindKey,
+    Heard,
     KindFacts,
     Learned,
     Live,
@@ -30,6 +36,7 @@ from adapters.base import (
     Request,
     Response,
     Scan,
+    Watch,
     Window,
     Write,
     batches,
@@ -76,7 +83,7 @@ _PERSON: Mapping[str, Any] = {
 _PERSON_WRITES: Mapping[str, Any] = {
     "email": "emailaddress1", "phone": "telephone1", "given_name": "firstname", "family_name": "lastname", "owner_id": "_ownerid_value",
 }  # fmt: skip
-_LISTED: Mapping[str, Any] = {"orders": frozenset({"created", "updated"}), "read_batch": _IDS, "page": _PAGE}
+_LISTED: Mapping[str, Any] = {"orders": frozenset({"created", "updated"}), "read_batch": _IDS, "page": _PAGE, "feed": tells.FEED}
 _WRITTEN: Mapping[str, Any] = {"verbs": frozenset({"create", "update", "delete"}), "write_batch": BATCH, "if_version": True}
 
 
@@ -100,11 +107,12 @@ class Dynamics(Adapter):
         Window(name="parallel", limit=52, kind="parallel"),
     )
     live = Live(
-        push="service endpoints: a webhook for each table and message, with a header or key of our choice and no signature",
-        feed="change tracking: a delta link for each table, good for 7 days",
-        deletes="deleted rows come with the delta link, merged ones as inactive rows that name their master",
+        push="a service endpoint with a step for each table and message, registered by itself; proved by a key of ours in the address, for nothing is signed",
+        feed="change tracking: a delta link for each table, good for 7 days; it begins with a listing of everything",
+        deletes="by webhooks, and with the delta link: deleted rows, and merged ones as inactive rows that name their master",
         why="asynchronous steps are queued, nothing is promised, and most failures are not sent again",
     )
+    push = tells.PUSH
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
             object="contacts", find=frozenset({"email"}), find_batch=_IDS, **_LISTED, **_WRITTEN,
@@ -135,7 +143,7 @@ class Dynamics(Adapter):
             links={"account": "_parentaccountid_value", "contact": "_parentcontactid_value"},
         ),
         "deal": KindFacts(
-            object="opportunities", **_LISTED, **_WRITTEN,
+            object="opportunities", **{**_LISTED, "feed": tells.UNMERGED}, **_WRITTEN,
             mapping={
                 "native_id": "opportunityid", **_TIMES, "name": {"path": "name", "convert": "text"},
                 "amount": {"money": {"amount": "estimatedvalue", "currency": "transactioncurrencyid.isocurrencycode"}},
@@ -165,7 +173,7 @@ class Dynamics(Adapter):
 
     async def check(self, api: Api) -> Checked:
         found = (await api.send(_request("check", f"{self._root}/WhoAmI"))).json()
-        return Checked(account=str(found["OrganizationId"]))
+        return Checked(account=str(found["OrganizationId"]).lower())
 
     async def describe(self, api: Api, kind: Kind) -> ObjectType:
         """Six calls at once: columns, the options of each kind of option set, dates, and the currencies there are."""
@@ -313,6 +321,26 @@ class Dynamics(Adapter):
             api, "custom.scan", f"{path}?{after}" if after else path, () if after else parameters, wanted, min(size, _PAGE)
         )
         return CustomPage(rows=metadata.with_lists(rows, object), next=following.partition("?")[2] if following else None)
+
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        """One call for each 5,000 rows that changed, at least one; the first pass lists all."""
+        tracking = tells.Tracking(
+            api, kind, root=self._root, table=f"{self._root}/{self.kinds[kind].object}", id=self._id(kind), merges=kind in _MERGES,
+            neaten=partial(self._listed, api, kind),
+        )  # fmt: skip
+        return await tracking.changes(cursor, fields)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return tells.heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await tells.Registration(api, self._root).watch(url, secret)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await tells.Registration(api, self._root).unwatch(url)
 
     # ---- queries ----
 
