@@ -328,6 +328,13 @@ class Adapter:
         """
         raise UnsupportedError(f"{cls.name} sends no webhooks")
 
+    async def named(self, api: Api, kind: Kind, names: Sequence[str]) -> list[str | None]:
+        """Return the native ids of records that webhooks name, in the order of `names`: deleted ones too, None where there is none.
+
+        Most webhooks name records by their native ids; an adapter whose system does otherwise asks whose the names are.
+        """
+        return list(names)
+
     async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
         """Make the system send changes of every kind in `push.kinds` to `url`; return the subscriptions there are now.
 

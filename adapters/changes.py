@@ -125,7 +125,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """One event of a delivery. `id` tells it from every other event of the account, and is the same when it is delivered again."""
+    """One event of a delivery. `id` tells it from every other event of the account, and is the same when it is delivered again.
+
+    The change's native id may be another name of the record, which `Adapter.named` knows.
+    """
 
     id: str
     change: Change
@@ -210,7 +213,8 @@ async def scanned_changes(
     facts = adapter.kinds[kind]
     overlap = timedelta(seconds=facts.feed.overlap if facts.feed else 0.0)
     if cursor is None:
-        newest = await adapter.scan(api, kind, Scan(order="updated", descending=True, size=1, fields=fields))
+        # Not one row alone: where many tie on the youngest time, a page of the tie would be fetched for each.
+        newest = await adapter.scan(api, kind, Scan(order="updated", descending=True, size=min(facts.page, 50), fields=fields))
         at = max((spot.at for row in newest.rows if (spot := placed(row)) is not None), default=BEGINNING)
         return Changes(changes=[], cursor=_encoded(_Place(seen=at, since=at - overlap)))
     place = place_of(cursor)

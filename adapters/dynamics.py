@@ -8,23 +8,19 @@ qualified (an action that makes other records), phones (they match by their spel
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
 
-from adapters import dynamics_live as tells
 from adapters import dynamics_metadata as metadata
 from adapters.base import (
     Adapter,
     Api,
     Auth,
-    Changes,
     Checked,
     CustomPage,
-    Delivery,
     FindKey,
-    Heard,
     KindFacts,
     Learned,
     Live,
@@ -36,13 +32,15 @@ from adapters.base import (
     Request,
     Response,
     Scan,
-    Watch,
     Window,
     Write,
     batches,
     code_in,
     undocumented,
 )
+from adapters.changes import Changes, Delivery, Heard, Watch
+from adapters.dynamics_hooks import unwatched, watched
+from adapters.dynamics_live import FEED, PUSH, changes, heard
 from adapters.dynamics_rows import View, among, guids, moment, neat, quoted, view
 from adapters.dynamics_writing import BATCH, written
 from adapters.ties import whole_groups
@@ -83,7 +81,7 @@ _PERSON: Mapping[str, Any] = {
 _PERSON_WRITES: Mapping[str, Any] = {
     "email": "emailaddress1", "phone": "telephone1", "given_name": "firstname", "family_name": "lastname", "owner_id": "_ownerid_value",
 }  # fmt: skip
-_LISTED: Mapping[str, Any] = {"orders": frozenset({"created", "updated"}), "read_batch": _IDS, "page": _PAGE, "feed": tells.FEED}
+_LISTED: Mapping[str, Any] = {"orders": frozenset({"created", "updated"}), "read_batch": _IDS, "page": _PAGE, "feed": FEED}
 _WRITTEN: Mapping[str, Any] = {"verbs": frozenset({"create", "update", "delete"}), "write_batch": BATCH, "if_version": True}
 
 
@@ -106,13 +104,13 @@ class Dynamics(Adapter):
         Window(name="execution", limit=1200, period=300, every_call=False),  # seconds that the server worked
         Window(name="parallel", limit=52, kind="parallel"),
     )
+    push = PUSH
     live = Live(
-        push="a service endpoint with a step for each table and message, registered by itself; proved by a key of ours in the address, for nothing is signed",
-        feed="change tracking: a delta link for each table, good for 7 days; it begins with a listing of everything",
-        deletes="by webhooks, and with the delta link: deleted rows, and merged ones as inactive rows that name their master",
+        push="webhooks: a service endpoint with a step for each table and message, with a key of ours in its address and no signature",
+        feed="change tracking: a delta link for each table, good for 7 days; it begins by telling all rows",
+        deletes="deleted rows come with the delta link, merged ones as inactive rows that name their master; webhooks tell both",
         why="asynchronous steps are queued, nothing is promised, and most failures are not sent again",
     )
-    push = tells.PUSH
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
             object="contacts", find=frozenset({"email"}), find_batch=_IDS, **_LISTED, **_WRITTEN,
@@ -143,7 +141,7 @@ class Dynamics(Adapter):
             links={"account": "_parentaccountid_value", "contact": "_parentcontactid_value"},
         ),
         "deal": KindFacts(
-            object="opportunities", **{**_LISTED, "feed": tells.UNMERGED}, **_WRITTEN,
+            object="opportunities", **{**_LISTED, "feed": replace(FEED, merges=False)}, **_WRITTEN,
             mapping={
                 "native_id": "opportunityid", **_TIMES, "name": {"path": "name", "convert": "text"},
                 "amount": {"money": {"amount": "estimatedvalue", "currency": "transactioncurrencyid.isocurrencycode"}},
@@ -173,7 +171,7 @@ class Dynamics(Adapter):
 
     async def check(self, api: Api) -> Checked:
         found = (await api.send(_request("check", f"{self._root}/WhoAmI"))).json()
-        return Checked(account=str(found["OrganizationId"]).lower())
+        return Checked(account=str(found["OrganizationId"]))
 
     async def describe(self, api: Api, kind: Kind) -> ObjectType:
         """Six calls at once: columns, the options of each kind of option set, dates, and the currencies there are."""
@@ -294,6 +292,26 @@ class Dynamics(Adapter):
         meta = await api.described(kind)
         return await written(api, self._root, kind, self.kinds[kind].object, writes, meta, self.classify)
 
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        path = f"{self._root}/{self.kinds[kind].object}"
+        told = await changes(api, kind, cursor, fields, path=path, id=self._id(kind), merges=kind in _MERGES)
+        await self._listed(api, kind, [each.row for each in told.changes if each.row is not None])
+        return told
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await watched(api, url, secret, root=self._root)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await unwatched(api, url, root=self._root)
+
+    # ---- custom tables ----
+
     async def objects(self, api: Api) -> list[ObjectType]:
         """One call for all tables, and five for each: its columns."""
         return await metadata.custom_objects(api, self._root)
@@ -321,26 +339,6 @@ class Dynamics(Adapter):
             api, "custom.scan", f"{path}?{after}" if after else path, () if after else parameters, wanted, min(size, _PAGE)
         )
         return CustomPage(rows=metadata.with_lists(rows, object), next=following.partition("?")[2] if following else None)
-
-    # ---- changes ----
-
-    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
-        """One call for each 5,000 rows that changed, at least one; the first pass lists all."""
-        tracking = tells.Tracking(
-            api, kind, root=self._root, table=f"{self._root}/{self.kinds[kind].object}", id=self._id(kind), merges=kind in _MERGES,
-            neaten=partial(self._listed, api, kind),
-        )  # fmt: skip
-        return await tracking.changes(cursor, fields)
-
-    @classmethod
-    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
-        return tells.heard(delivery, secrets)
-
-    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
-        return await tells.Registration(api, self._root).watch(url, secret)
-
-    async def unwatch(self, api: Api, url: str) -> int:
-        return await tells.Registration(api, self._root).unwatch(url)
 
     # ---- queries ----
 

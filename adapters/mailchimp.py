@@ -28,6 +28,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from adapters import mailchimp_live
 from adapters.base import (
     Adapter,
     Api,
@@ -51,6 +52,7 @@ from adapters.base import (
     code_in,
     undocumented,
 )
+from adapters.changes import Changes, Delivery, Heard, Watch
 from adapters.mailchimp_writing import hashed, written
 from adapters.ties import whole_groups
 from mapping.convert import instant
@@ -119,7 +121,7 @@ class Mailchimp(Adapter):
                 "email": "email_address", "phone": {"path": "merge_fields.PHONE", "empty": ""}, "given_name": {"path": "merge_fields.FNAME", "empty": ""},
                 "family_name": {"path": "merge_fields.LNAME", "empty": ""}, "locale": {"path": "language", "empty": ""},
             },
-            verbs=frozenset({"create", "update", "upsert", "delete"}), write_batch=500, upsert_by=frozenset({"email"}),
+            verbs=frozenset({"create", "update", "upsert", "delete"}), write_batch=500, upsert_by=frozenset({"email"}), feed=mailchimp_live.FEED,
         ),
         "marketing_event": KindFacts(
             object="activity-feed", read_batch=0,
@@ -133,11 +135,12 @@ class Mailchimp(Adapter):
     relations = frozenset({("contact", "marketing_event")})
     live = Live(
         push="webhooks of an audience (subscribe, unsubscribe, profile, cleaned, upemail): forms, signed by HMAC-SHA256 over time and body where "
-        "the webhook was made with a secret, else known by an unguessable path; opens and clicks are not pushed",
+        "the vendor gave a secret for the webhook, else known by a random word in the address; opens and clicks are not pushed",
         feed="members whose `last_changed` is later; of events, the feed of each member",
         deletes="an unsubscribe webhook with action=delete; archived members by their status; deletions for good only by asking for them",
         why="the vendor promises no time for webhooks; a failed one is repeated for about 75 minutes",
     )  # fmt: skip
+    push = mailchimp_live.PUSH
 
     @classmethod
     def home(cls, secrets: Mapping[str, str]) -> str | None:
@@ -228,6 +231,9 @@ class Mailchimp(Adapter):
         return list(await asyncio.gather(*(one(id) for id in ids)))
 
     async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
+        return await self._listed(api, scan, archived=False)
+
+    async def _listed(self, api: Api, scan: Scan, *, archived: bool) -> Page:
         """One list a page, more where many members share a second.
 
         Each page starts anew at the time where the last one ended, for offsets slip when members change. Where a page
@@ -241,6 +247,8 @@ class Mailchimp(Adapter):
             (high if scan.descending else low).append(scan.after.at)
         wanted = ",".join(f"members.{name}" for name in _wanted(scan.fields))
         asked = [("sort_field", "last_changed"), ("sort_dir", "DESC" if scan.descending else "ASC"), ("fields", wanted)]
+        if archived:
+            asked.append(("status", "archived"))
         if low:
             asked.append(("since_last_changed", _spelled(max(low) - _SECOND)))
         if high:
@@ -260,7 +268,7 @@ class Mailchimp(Adapter):
             last = rows[-1]["contact_id"] if rows else ""
             new = [row for row in rows if row["contact_id"] not in seen]
             seen.update(row["contact_id"] for row in new)
-            return [row for row in new if row["status"] != "archived" and _within(scan, row)], following
+            return [row for row in new if (row["status"] == "archived") == archived and _within(scan, row)], following
 
         return await whole_groups(scan, fetch, _place)
 
@@ -268,6 +276,30 @@ class Mailchimp(Adapter):
         if kind != "contact":
             return await super().write(api, kind, writes)
         return await written(api, await self._members(api), writes, new=self.config.options.get("status_if_new", "transactional"))
+
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        if kind != "contact":
+            return await super().changes(api, kind, cursor, fields, now=now)
+        return await mailchimp_live.changes(self, _Archive(self.config), api, cursor, fields, now=now)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return mailchimp_live.heard(delivery, secrets)
+
+    async def named(self, api: Api, kind: Kind, names: Sequence[str]) -> list[str | None]:
+        return await mailchimp_live.named(api, await self._members(api), names)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await mailchimp_live.watched(api, await self._hooks(api), url)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await mailchimp_live.unwatched(api, await self._hooks(api), url)
+
+    async def _hooks(self, api: Api) -> str:
+        """Return the path of the audience's webhooks."""
+        return f"{(await self._members(api)).removesuffix('/members')}/webhooks"
 
     def classify(self, response: Response) -> SourceError | None:
         """By the title of the problem, for one status has many; details quote addresses and are never repeated."""
@@ -289,6 +321,13 @@ class Mailchimp(Adapter):
         if title == "Member Exists":
             return DuplicateError("another member has this address", **facts)
         return RejectedError(f"refused: {title}" if title else f"refused with {response.status}", **facts)
+
+
+class _Archive(Mailchimp):
+    """The audience's archived members, who are listed by their status only."""
+
+    async def scan(self, api: Api, kind: Kind, scan: Scan) -> Page:
+        return await self._listed(api, scan, archived=True)
 
 
 def _wanted(fields: Sequence[str]) -> list[str]:

@@ -4,7 +4,8 @@ Facts from Adobe's own pages (authentication, error codes, leads, activities, pa
 description. The base address is the instance's, such as https://123-ABC-456.mktorest.com: `/rest` and `/identity` are appended.
 
 Everything answers 200: faults are codes in the body, for the call or for one record (`adapters/marketo_errors.py`). Leads are people, so
-their kind is contact. There is no list of leads and no filter by the time of change: they are found by address, read by id, and not listed.
+their kind is contact. There is no list of leads and no filter by the time of change: they are found by address, read by id, and not listed. What changed is read
+from the log of activities (`adapters/marketo_live.py`).
 
 `updatedAt` moves when a standard field changes, not when a custom one does: as a version it tells no change of those.
 
@@ -16,6 +17,7 @@ and how many empty pages activities begin with when they are asked for from long
 
 import asyncio
 from collections.abc import Container, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
@@ -23,6 +25,7 @@ from urllib.parse import urlencode
 
 import orjson
 
+from adapters import marketo_live
 from adapters.base import (
     Adapter,
     Api,
@@ -40,6 +43,7 @@ from adapters.base import (
     Write,
     batches,
 )
+from adapters.changes import Changes, Delivery, Heard
 from adapters.marketo_errors import TooManyError, fault_of, record_fault
 from adapters.writing import Applied, settled
 from mapping.convert import instant
@@ -80,10 +84,13 @@ class Marketo(Adapter):
         Window(name="daily", limit=50_000, period=86_400, kind="fixed"),
     )
     live = Live(
-        feed="new leads and changed values of named fields from activities/leadchanges.json, marketing events from activities.json; both after a paging token",
-        deletes="activities/deletedleads.json, for about 14 days",
-        why="what Marketo calls webhooks are calls that people write into campaigns: none can be subscribed to, and none is signed. How soon an activity is told, nobody promises",
-    )
+        push="calls that an administrator writes into a smart campaign (`adapters/marketo_live.py` has the template), proved by a secret in a header",
+        feed="new leads and changed values from activities/leadchanges.json, scores from activities.json; both after a paging token",
+        deletes="activities/deletedleads.json, for about 14 days; merges as activities of their own",
+        why="there are no webhooks to subscribe to, and nobody promises how soon a campaign runs or an activity is told. Asking costs three calls of a "
+        "daily 50,000 that all integrations share, so once a minute is as often as is fair",
+    )  # fmt: skip
+    push = marketo_live.PUSH
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
             object="leads", read_batch=_BATCH, find=frozenset({"email"}), find_batch=_BATCH,
@@ -96,7 +103,7 @@ class Marketo(Adapter):
                 "name": {"paths": ["firstName", "lastName"], "convert": "join"}, "title": {"path": "title", "convert": "text"},
             },
             writes={"email": "email", "phone": "phone", "given_name": "firstName", "family_name": "lastName", "title": "title"},
-            verbs=frozenset({"create", "update", "upsert", "delete"}), write_batch=_BATCH, upsert_by=frozenset({"email"}),
+            verbs=frozenset({"create", "update", "upsert", "delete"}), write_batch=_BATCH, upsert_by=frozenset({"email"}), feed=marketo_live.FEED,
         ),
         "marketing_event": KindFacts(
             object="activities", read_batch=0,
@@ -209,6 +216,17 @@ class Marketo(Adapter):
         if not isinstance(told, list) or len(told) != len(writes):
             raise ProtocolError("did not tell of each record what became of it", status=200)
         return [_outcome(write, each) for write, each in zip(writes, told, strict=True)]
+
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        if kind != "contact":
+            return await super().changes(api, kind, cursor, fields, now=now)
+        return await marketo_live.changes(self._page, api, cursor, fields, now=now)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return marketo_live.heard(delivery, secrets)
 
     # ---- pages ----
 

@@ -29,8 +29,11 @@ from adapters.base import (
     Adapter,
     Api,
     Auth,
+    Changes,
     Checked,
+    Delivery,
     FindKey,
+    Heard,
     KindFacts,
     Learned,
     Live,
@@ -43,12 +46,14 @@ from adapters.base import (
     Response,
     Scan,
     Token,
+    Watch,
     Window,
     Write,
     code_in,
     undocumented,
 )  # fmt: skip
 from adapters.pipedrive_calls import IDS, PAGE, SINGLES, by_id, listed, one_or_none, page, request
+from adapters.pipedrive_live import FEED, PUSH, changes, heard, unwatched, watched
 from adapters.pipedrive_writing import FieldRejectedError, write_one
 from adapters.ties import whole_groups
 from adapters.writing import WriteVerb
@@ -105,10 +110,11 @@ class Pipedrive(Adapter):
         Window(name="search", limit=10, period=2.5, kind="rolling", every_call=False),
         Window(name="daily", limit=30_000, period=86_400, kind="fixed", every_call=False),
     )
+    push = PUSH
     live = Live(
         push="webhooks v2, verified by HTTP Basic only: they are not signed; at most 40 a user",
         feed="lists by `updated_since`, to the second",
-        deletes="by webhook (a merge is told as one); deals also as a list of what was deleted in the last 30 days",
+        deletes="by webhook (a merge is told as a delete and a change); deals also as a list of what was deleted in the last 30 days, persons and organizations by `recents`, four times an hour",
         why="no time of delivery is promised; a webhook is tried four times within about three minutes, and thrown away after three days of failures",
     )
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
@@ -130,14 +136,15 @@ class Pipedrive(Adapter):
             },
             verbs=_WRITTEN, links={"account": "org_id"},
             lag=5.0,  # nothing is promised of the search that `find` uses
+            feed=FEED,
         ),
         "account": KindFacts(
-            object="organizations", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
+            object="organizations", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH, feed=FEED,
             mapping={**_TIMES, "name": {"path": "name", "convert": "text"}, "domain": {"path": "website", "convert": "domain"}, "industry": "industry_label"},
             writes={"name": "name", "domain": "website", "owner_id": "owner_id"}, verbs=_WRITTEN,
         ),
         "deal": KindFacts(
-            object="deals", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH,
+            object="deals", custom_prefix=native.CUSTOM, read_batch=IDS, page=PAGE, orders=_BOTH, feed=FEED,
             mapping={
                 **_TIMES,
                 "name": {"path": "title", "convert": "text"}, "amount": {"money": {"amount": "value", "currency": "currency"}},
@@ -309,6 +316,21 @@ class Pipedrive(Adapter):
         if not self.kinds[kind].verbs:
             raise UnsupportedError(f"{self.name} does not write {kind}")
         return [await write_one(api, kind, write, currency=self.config.currency) for write in writes]
+
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        return await changes(self, api, kind, cursor, fields, now=now)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await watched(api, url, secret)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await unwatched(api, url)
 
     # ---- what answers say ----
 

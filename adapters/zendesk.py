@@ -16,8 +16,11 @@ from adapters.base import (
     Api,
     Auth,
     Basic,
+    Changes,
     Checked,
+    Delivery,
     FindKey,
+    Heard,
     KindFacts,
     Learned,
     Live,
@@ -29,6 +32,7 @@ from adapters.base import (
     Request,
     Response,
     Scan,
+    Watch,
     Window,
     Write,
     batches,
@@ -36,6 +40,7 @@ from adapters.base import (
     undocumented,
 )
 from adapters.writing import WriteVerb, one_by_one
+from adapters.zendesk_live import EXPORT, FEED, ORGANIZATIONS, PUSH, changes, heard, unwatched, watched
 from adapters.zendesk_writing import written
 from model.errors import (
     DuplicateError,
@@ -78,12 +83,16 @@ class Zendesk(Adapter):
         "basic": Basic(user_suffix="/token"),
     }
     live = Live(
-        push="webhooks of users, organizations and tickets, signed with HMAC-SHA256 over the time and the raw body",
+        push="webhooks of users, organizations and tickets, signed with HMAC-SHA256 over the time and the raw body; accounts without ticket events need a trigger for tickets",
         feed="incremental exports by cursor of users and tickets, 10 calls a minute; organizations by time only",
-        deletes="the exports and webhooks tell deleted users and tickets; merged users are told as deleted",
+        deletes="the exports and webhooks tell deleted users and tickets; merged users are told as deleted; deleted organizations by webhook only",
         why="webhooks come in no order and may be lost, nobody says how soon; the exports leave out the last minute",
     )  # fmt: skip
-    windows = (Window(name="minute", limit=700, period=60),)
+    push = PUSH
+    windows = (
+        Window(name="minute", limit=700, period=60),
+        Window(name=EXPORT, limit=10, period=61, kind="rolling", every_call=False),  # a second more: calls take time to arrive
+    )
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
             object="users", custom_prefix="user_fields.", read_batch=_MANY, page=_PAGE, find=frozenset({"email", "phone"}), find_batch=_VALUES, unique=frozenset({"email"}), orders=_BOTH,
@@ -97,12 +106,12 @@ class Zendesk(Adapter):
                 "locale": "locale", "account_id": {"path": "organization_id", "convert": "id"},
             },
             writes={"email": "email", "phone": "phone", "name": "name", "locale": "locale"}, verbs=_WRITTEN | {"upsert"}, upsert_by=frozenset({"email"}),
-            links={"account": "organization_id"}, lag=_LAG,
+            links={"account": "organization_id"}, lag=_LAG, feed=FEED,
         ),
         "account": KindFacts(
             object="organizations", custom_prefix="organization_fields.", read_batch=_MANY, page=_PAGE, orders=_BOTH,
             mapping={**_TIMES, "name": {"path": "name", "convert": "text"}, "domain": {"path": "domain_names", "convert": ["first", "domain"]}},
-            writes={"name": "name", "domain": "domain_names"}, verbs=_WRITTEN, lag=_LAG,
+            writes={"name": "name", "domain": "domain_names"}, verbs=_WRITTEN, lag=_LAG, feed=ORGANIZATIONS,
         ),
         "ticket": KindFacts(
             object="tickets", read_batch=_MANY, page=_PAGE, orders=_BOTH,
@@ -121,7 +130,7 @@ class Zendesk(Adapter):
                 "status": {"path": "status", "values": {"NEW": "new", "OPEN": "open", "PENDING": "pending", "ON_HOLD": "hold", "SOLVED": "solved", "CLOSED": "closed"}},
                 "priority": {"path": "priority", "values": {"LOW": "low", "NORMAL": "normal", "HIGH": "high", "URGENT": "urgent"}},
             },
-            verbs=_WRITTEN, links={"contact": "requester_id"}, if_version=True, lag=_LAG,
+            verbs=_WRITTEN, links={"contact": "requester_id"}, if_version=True, lag=_LAG, feed=FEED,
         ),
     }  # fmt: skip
     relations = frozenset({("contact", "ticket"), ("account", "contact")})
@@ -254,6 +263,19 @@ class Zendesk(Adapter):
         """One call a record; one before the delete of a user and before a new domain; two after a user's address changed."""
         path = f"{self._root}/{self.kinds[kind].object}"
         return await one_by_one(writes, lambda write: written(api, kind, path, write))
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        return await changes(self, api, self._root, kind, cursor, fields)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await watched(api, self._root, url)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await unwatched(api, self._root, url)
 
     def classify(self, response: Response) -> SourceError | None:
         if response.status < 300:

@@ -18,18 +18,14 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, ClassVar
 
-from adapters import zoho_live as tells
 from adapters.base import (
     Adapter,
     Api,
     Auth,
-    Changes,
     Checked,
     Config,
     CustomPage,
-    Delivery,
     FindKey,
-    Heard,
     KindFacts,
     Learned,
     Live,
@@ -41,12 +37,13 @@ from adapters.base import (
     Request,
     Response,
     Scan,
-    Watch,
     Window,
     Write,
     batches,
 )
+from adapters.changes import Changes, Delivery, Heard, Watch
 from adapters.zoho_answers import fault
+from adapters.zoho_live import FEED, PUSH, changes, heard, unwatched, watched
 from adapters.zoho_meta import object_type, stages
 from adapters.zoho_writing import Records
 from model.errors import RejectedError, SourceError
@@ -72,7 +69,7 @@ _PERSON: Mapping[str, Any] = {
 _WRITES: Mapping[str, str] = {
     "email": "Email", "phone": "Phone", "given_name": "First_Name", "family_name": "Last_Name", "owner_id": "Owner.id",
 }  # fmt: skip
-_LISTED: Mapping[str, Any] = {"read_batch": _IDS, "page": _PAGE, "orders": _BOTH, "feed": tells.FEED}
+_LISTED: Mapping[str, Any] = {"read_batch": _IDS, "page": _PAGE, "orders": _BOTH, "feed": FEED}
 _WRITTEN: Mapping[str, Any] = {
     "verbs": frozenset({"create", "update", "delete"}),
     "write_batch": 100,
@@ -140,15 +137,14 @@ class Zoho(Adapter):
         ),
     }  # fmt: skip
     relations = frozenset({("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal")})
+    push = PUSH
     live = Live(
-        push="Notifications API: one channel, made and renewed by itself, for it lives a day at most; proved by a token of ours that each call repeats: nothing is signed",
+        push="Notifications API: a channel of four modules that lives a day and is renewed; verified by a token of ours that each call repeats, for nothing is signed",
         feed="COQL by Modified_Time; tags and related lists do not always move it",
-        deletes="in a notification; by the list of deleted records in every fourth pass; a merged record counts as deleted",
+        deletes="in a notification, or by the list of deleted records with every second pass; merged records are told as deleted ones",
         bound=None,
         why="Zoho promises neither a time nor a second try for a notification",
     )
-
-    push = tells.PUSH
 
     def __init__(self, config: Config) -> None:
         """Edition and users decide on an org's budgets, and no answer tells them: the options "credits" and "parallel" do."""
@@ -348,6 +344,21 @@ class Zoho(Adapter):
             rows = [{**row, **(more or {})} for row, more in zip(rows, rest, strict=True)]
         return rows, bool(body["info"]["more_records"])
 
+    # ---- changes ----
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        return await changes(self, api, kind, cursor, fields, now=now, root=self._root)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await watched(api, url, secret, root=self._root, now=datetime.now(UTC))
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await unwatched(api, url, root=self._root)
+
     # ---- custom modules ----
 
     async def objects(self, api: Api) -> list[ObjectType]:
@@ -385,22 +396,6 @@ class Zoho(Adapter):
             api, root=self._root, module=self.kinds[kind].object, triggers=[each for each in option.split(",") if each]
         )
         return await records.write(writes)
-
-    # ---- changes ----
-
-    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
-        """One query for each 2,000 rows, at least one; in every fourth pass one list for each 200 deletions besides, at least one."""
-        return await tells.changes(self, api, kind, cursor, fields, root=self._root, now=now)
-
-    @classmethod
-    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
-        return tells.heard(delivery, secrets)
-
-    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
-        return await tells.watch(api, self._root, url, secret, now=datetime.now(UTC))
-
-    async def unwatch(self, api: Api, url: str) -> int:
-        return await tells.unwatch(api, self._root, url)
 
     # ---- answers ----
 

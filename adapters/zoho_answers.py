@@ -25,7 +25,7 @@ def fault(response: Response) -> SourceError | None:
     """Return what an answer says went wrong, None when nothing did."""
     body = response.body.lstrip()
     if response.status == 304:
-        return None  # nothing since the time that was named
+        return RejectedError("nothing was modified since", status=304)
     if response.status < 300:
         # The token endpoint says its errors under HTTP 200.
         return _token_fault(response) if body.startswith(b'{"error') else None
@@ -33,12 +33,12 @@ def fault(response: Response) -> SourceError | None:
     said = said if isinstance(said, dict) else {}
     if "error" in said and "code" not in said:
         return _token_fault(response)
-    data = said.get("data")
+    data = said.get("data", said.get("watch"))
     verdicts = (
         [each for each in data if isinstance(each, dict) and isinstance(each.get("code"), str)] if isinstance(data, list) else []
     )
     if response.status == 400 and verdicts and "code" not in said:
-        return None  # a verdict for each record: `write` reads them
+        return None  # a verdict for each record or channel: `write` and `watch` read them
     code = code_in(said.get("code") or (verdicts[0]["code"] if verdicts else ""))
     facts: dict[str, Any] = {"status": response.status, "upstream_code": code or None}
     if response.status == 429 or code == "TOO_MANY_REQUESTS":

@@ -78,7 +78,8 @@ async def ours(address: str) -> tuple[Any, Figures, Figures]:
             async def ask() -> Any:
                 context = Context(
                     workspace=WORKSPACE, scopes=frozenset(), sources=connected, index=runtime.index, signer=runtime.signer,
-                    writer=runtime.writer(WORKSPACE), events=runtime.events, health=runtime.health, clock=runtime.clock, started=runtime.clock.monotonic(),
+                    writer=runtime.writer(WORKSPACE), events=runtime.events, followed=runtime.followed, health=runtime.health,
+                    endpoints=runtime.endpoints, now=lambda: connected, clock=runtime.clock, started=runtime.clock.monotonic(),
                 )  # fmt: skip
                 return await graph.execute(OURS, context_value=context)
 

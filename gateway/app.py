@@ -7,6 +7,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from adapters.base import Adapter, Window
 from adapters.registry import discovered
@@ -28,13 +29,16 @@ from credentials.vault import Vault
 from gateway import graphiql
 from gateway.callers import Caller, identified
 from gateway.errors import refusal
+from gateway.execution import Engine
 from gateway.graphql import GraphQLEndpoint
 from gateway.health import health_routes
+from gateway.hub import Hub
 from gateway.limits import Limits
 from gateway.security import KnownHosts, RequestId
 from gateway.settings import Settings, SourceSettings
 from gateway.sources import Opener, grant_of, row_of
 from gateway.webhooks import webhook_route
+from gateway.websocket import WebSocketEndpoint
 from identity.index import IdentityIndex, minter
 from model.clock import SystemClock
 from model.errors import CallerUnknownError, ConfigurationError
@@ -54,6 +58,7 @@ from store.credentials import CredentialRows
 from store.cursors import CursorRows
 from store.database import Database
 from store.dead_letters import DeadLetterRows
+from store.endpoints import EndpointRows
 from store.events import EventRows
 from store.hooks import HookRows
 from store.inbox import InboxRows
@@ -61,14 +66,18 @@ from store.ledger import LedgerRows
 from store.sources import SourceRows
 from store.versions import VersionRows
 from sync.applying import Applier
-from sync.engine import Engine, Place
+from sync.destinations import Destinations
+from sync.endpoints import Endpoints
+from sync.engine import LongWork, Place
 from sync.erasure import Erasure
 from sync.feeds import Feeds
+from sync.followed import Followed
 from sync.health import HealthBook
 from sync.hooks import App, Hooks
 from sync.intake import Intake
 from sync.listing import Listing
 from sync.log import EventLog
+from sync.outbound import Outbound
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -98,6 +107,10 @@ EXAMPLES = (
         '    options: { idempotencyKey: "try-1", targets: ["hubspot", "salesforce"], dryRun: true }\n  ) {\n'
         "    customer { name }\n    writes { source { id } state changed error { code message } }\n    userErrors { code message field }\n  }\n}\n"
     ),
+    (
+        "# Every change in every system, as it happens; `since` goes on from any event's cursor\n"
+        "subscription Changes {\n  events(includeEchoes: true) {\n    op\n    object\n    ref { system recordId }\n    changed\n    at\n    cursor\n  }\n}\n"
+    ),
 )
 
 
@@ -116,10 +129,13 @@ class Runtime:
     index: IdentityIndex
     signer: Signer
     events: EventLog
+    destinations: Destinations
+    endpoints: Endpoints
     intake: Intake
     hooks: Hooks
     feeds: Feeds
     health: HealthBook
+    followed: Followed
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -162,6 +178,9 @@ class Runtime:
             rng=self.rng,
         )
         self._live()
+        self.destinations = Destinations(settings.webhook_private_hosts)
+        self.endpoint_rows = EndpointRows(self.database)
+        self.endpoints = Endpoints(self.endpoint_rows, self.event_rows, self.vault, self.destinations, clock=self.clock)
         for rank, said in enumerate(settings.sources):
             await self.connect(said, rank=rank)
         for row in await self.source_rows.all(WORKSPACE):
@@ -174,6 +193,7 @@ class Runtime:
         self.inbox, self.letters = InboxRows(self.database), DeadLetterRows(self.database)
         self.event_rows = EventRows(self.database)
         self.events = EventLog(self.event_rows, WORKSPACE, redis=self._connected(), failed=failed)
+        self.followed = Followed(self.events, self.index, WORKSPACE)
         applier = Applier(self.database, self.index, key=self.vault.derive("marks"), clock=self.clock)
         self.erasure = Erasure(self.database, self.index, self.vault, self.registry)
         self.intake = Intake(
@@ -194,7 +214,7 @@ class Runtime:
         url = settings.database()
         place = Place(url=url) if self.database.is_postgresql else Place(file=Path(f"{url.removeprefix('sqlite:///')}-engine"))
         executor = owner if self.database.is_postgresql else "embedded"
-        self.engine = Engine(place, self.listing, self.ledger, executor=executor, clock=self.clock)
+        self.engine = LongWork(place, self.listing, self.ledger, executor=executor, clock=self.clock)
         self.feeds = Feeds(
             self.cursors, self.intake, self.ledger, self.registry, workspace=WORKSPACE, owner=owner, clock=self.clock,
             told_anyway=self._told_anyway, count=lambda system, outcome: self.metrics.feeds.labels(system, outcome).inc(),
@@ -228,6 +248,21 @@ class Runtime:
             self._closing.push_async_callback(_ended, working)
         if not self.database.is_postgresql:
             await self.ledger.release_all()  # only one process serves from SQLite: those of one that is gone
+        await self._deliver()
+
+    async def _deliver(self) -> None:
+        """Begin to send events to the endpoints of our users."""
+        # Of its own: endpoints that hang must not take lines that sources need. A POST on a line that the other side just ended is a
+        # failed send, so lines are used again only while nobody ends them yet.
+        transport = network(connections=200, idle=1.0)
+        self._closing.push_async_callback(transport.aclose)
+        outbound = Outbound(
+            self.endpoint_rows, self.endpoints, self.event_rows, self.ledger, WORKSPACE, network=transport,
+            destinations=self.destinations, owner=f"{self.rng.getrandbits(64):016x}", clock=self.clock, rng=self.rng, follow=self.events,
+            counted=lambda outcome: self.metrics.outbound.labels(outcome).inc(),
+        )  # fmt: skip
+        await outbound.start()
+        self._closing.push_async_callback(outbound.stop)
 
     async def _long_work(self) -> None:
         """Subscribe, ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""
@@ -286,15 +321,20 @@ class Runtime:
             return ["database"]
         return []
 
-    async def context(self, request: Request, caller: Caller) -> Context:
+    async def context(self, request: HTTPConnection, caller: Caller) -> Context:
         settings = self.settings
+        now = partial(self.registry.of, caller.workspace)
         return Context(
-            workspace=caller.workspace, scopes=caller.scopes, sources=self.registry.of(caller.workspace), index=self.index, signer=self.signer,
-            writer=self.writer(caller.workspace), events=self.events, health=self.health, clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
+            workspace=caller.workspace, scopes=caller.scopes, sources=now(), now=now, index=self.index, signer=self.signer,
+            writer=self.writer(caller.workspace), events=self.events, followed=self.followed, health=self.health, endpoints=self.endpoints,
+            clock=self.clock, started=self.clock.monotonic(), deadline=settings.deadline, request=request,
         )  # fmt: skip
 
-    async def identify(self, request: Request) -> Caller:
-        return await identified(request, self.callers, require_key=self.settings.require_key)
+    async def identify(self, request: HTTPConnection) -> Caller:
+        return await self.recognise(request.headers)
+
+    async def recognise(self, headers: Mapping[str, str]) -> Caller:
+        return await identified(headers, self.callers, require_key=self.settings.require_key)
 
     def _cache(self) -> Cache:
         if (redis := self._connected()) is not None:
@@ -321,9 +361,19 @@ def create(settings: Settings) -> Starlette:
     """Return the app; its parts open when it starts and close when it stops."""
     runtime = Runtime(settings)
     limits = Limits(tokens=settings.max_tokens, depth=settings.max_depth, aliases=settings.max_aliases)
+    schema = build(email_key=settings.email_key, introspection=settings.introspection)
+    engine = Engine(schema, context=runtime.context, limits=limits, introspection=settings.introspection)
+    hub = Hub(engine, runtime.metrics)
     endpoint = GraphQLEndpoint(
-        build(email_key=settings.email_key, introspection=settings.introspection), identify=runtime.identify, context=runtime.context, limits=limits, max_body=settings.max_body,
-        introspection=settings.introspection, metrics=runtime.metrics,
+        engine,
+        hub,
+        identify=runtime.identify,
+        max_body=settings.max_body,
+        queue=settings.subscriber_queue,
+        metrics=runtime.metrics,
+    )
+    socket = WebSocketEndpoint(
+        engine, hub, recognise=runtime.recognise, most=settings.max_operations, queue=settings.subscriber_queue, max_body=settings.max_body
     )  # fmt: skip
 
     async def graphql(request: Request) -> Response:
@@ -336,6 +386,7 @@ def create(settings: Settings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        app.state.loop = asyncio.get_running_loop()
         await runtime.start()
         await runtime.serve()
         try:
@@ -348,7 +399,7 @@ def create(settings: Settings) -> Starlette:
         Middleware(KnownHosts, hosts=settings.allowed_hosts, origins=settings.cors_origins),
         Middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"], expose_headers=["x-request-id"],
+            allow_headers=["authorization", "content-type", "last-event-id", "x-api-key", "x-request-id"], expose_headers=["x-request-id"],
         ),
     ]  # fmt: skip
     routes: list[Any] = [
@@ -362,11 +413,13 @@ def create(settings: Settings) -> Starlette:
             max_body=settings.max_webhook,
             public_url=str(settings.public_url) if settings.public_url else None,
         ),
+        WebSocketRoute("/graphql", socket),
         *health_routes(runtime.missing, runtime.metrics, runtime.identify),
     ]
     handlers = {CallerUnknownError: _unauthenticated}
     app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)
     app.state.runtime = runtime
+    app.state.stop = endpoint.stop
     return app
 
 

@@ -1,4 +1,4 @@
-"""The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `keys`, `query`."""
+"""The command line: `c360 demo`, `serve`, `sandbox`, `schema`, `systems`, `sources`, `endpoints`, `keys`, `query`."""
 
 import asyncio
 import gc
@@ -23,6 +23,7 @@ from adapters import overview
 from adapters.registry import discovered
 from gateway.app import WORKSPACE, Runtime, create
 from gateway.callers import ALL_SCOPES
+from gateway.endpoints import commands
 from gateway.settings import Settings, load, parse_sources
 from model.errors import C360Error, ConfigurationError
 from schema.graph import sdl
@@ -340,6 +341,15 @@ def _with(work: Callable[[Runtime], Awaitable[T]]) -> T:
         _stop(f"{error.code}: {error.message}")
 
 
+class _Server(uvicorn.Server):
+    """Breaks off subscriptions over HTTP before it waits for requests to end: they would not."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.stop()
+        await super().shutdown(sockets)
+
+
 def _run(
     servers: Sequence[uvicorn.Server], listening: Sequence[socket.socket], settings: Settings | None = None,
     beside: Callable[[Runtime], Awaitable[None]] | None = None,
@@ -353,9 +363,9 @@ def _run(
                 app = create(settings)
                 # Opened here and not by uvicorn, so that a mistake in the settings reaches `main` and not a stack trace.
                 await stack.enter_async_context(app.router.lifespan_context(app))
-                serving.append(uvicorn.Server(uvicorn.Config(
+                serving.append(_Server(uvicorn.Config(
                     app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=DRAIN,
-                    timeout_keep_alive=65,
+                    timeout_keep_alive=65, ws_max_size=settings.max_body, ws_per_message_deflate=False,
                 )))  # fmt: skip
                 if beside is not None:
                     work = asyncio.ensure_future(beside(app.state.runtime))
@@ -403,3 +413,6 @@ def _is_loopback(host: str) -> bool:
 def _stop(message: str) -> NoReturn:
     print(f"c360: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+app.add_typer(commands(_with, _stop), name="endpoints")

@@ -3,37 +3,28 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 import orjson
-from graphql import DocumentNode, GraphQLError, OperationDefinitionNode, OperationType, get_operation_ast
+from graphql import OperationType
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from strawberry import Schema
 
-from gateway import limits as documents
 from gateway.callers import Caller
-from gateway.errors import refusal, shown
-from gateway.limits import Limits
-from model.errors import C360Error, CallerUnknownError, InvalidRequestError
+from gateway.errors import refusal
+from gateway.execution import Asked, Engine, NotExecutedError, cancelled, parsed, understood
+from gateway.hub import Hub
+from gateway.streaming import MULTIPART, SSE, Following, form_of, once
+from model.errors import CallerUnknownError, InvalidRequestError
 from telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-MediaType = Literal["application/json", "application/graphql-response+json"]
 JSON: Final = "application/json"
 GRAPHQL: Final = "application/graphql-response+json"
+_PLAIN: Final = frozenset({JSON, GRAPHQL})
 _SAFE: Final = frozenset({"GET", "HEAD"})
-_MAX_NESTING = 100  # levels of a body: deeper ones cost stack when variables are coerced
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    query: str
-    operation: str | None
-    variables: dict[str, Any] | None
 
 
 class _Refused(Exception):
@@ -45,20 +36,24 @@ class _Refused(Exception):
 
 
 class GraphQLEndpoint:
-    """The endpoint over one schema.
+    """The endpoint over one engine.
 
     Args:
         identify: returns who asks, or raises CallerUnknownError.
-        context: makes what resolvers get, once per request.
+        queue: results that may wait for one subscriber.
     """
 
     def __init__(
-        self, schema: Schema, *, identify: Callable[[Request], Awaitable[Caller]], context: Callable[[Request, Caller], Awaitable[Any]],
-        limits: Limits, max_body: int, introspection: bool, metrics: Metrics,
+        self, engine: Engine, hub: Hub, *, identify: Callable[[Request], Awaitable[Caller]], max_body: int, queue: int, metrics: Metrics
     ) -> None:  # fmt: skip
-        self._schema, self._identify, self._context = schema, identify, context
-        self._limits, self._max_body, self._metrics = limits, max_body, metrics
-        self._suggest = introspection
+        self._engine, self._hub, self._identify = engine, hub, identify
+        self._max_body, self._queue, self._metrics = max_body, queue, metrics
+        self._following: set[Following] = set()
+
+    def stop(self) -> None:
+        """Break off what is being followed, so that its clients come back elsewhere: the process is to stop."""
+        for each in self._following:
+            each.stop()
 
     async def __call__(self, request: Request) -> Response:
         began = time.perf_counter()
@@ -83,13 +78,17 @@ class GraphQLEndpoint:
             )
 
     async def _answered(self, request: Request) -> tuple[Response, str]:
-        media: MediaType = JSON
+        media = JSON
         try:
-            media = _negotiated(request.headers.get("accept"))
+            offers = _negotiated(request.headers.get("accept"))
+            media = next((each for each in offers if each in _PLAIN), JSON)  # of refusals
             caller = await self._identify(request)
             asked = await self._asked(request)
-            document = documents.check(asked.query, self._limits)
-            self._check_method(request, document, asked)
+            operation = self._engine.operation(asked)
+            if request.method in _SAFE and operation is OperationType.MUTATION:
+                raise _Refused(405, "only queries and subscriptions are answered to GET", headers={"allow": "POST"})
+            if operation is OperationType.SUBSCRIPTION:
+                return await self._followed(request, caller, asked, offers), "followed"
         except _Refused as error:
             return _response(refusal(error.code, error.message), error.status, media, error.headers), "refused"
         except CallerUnknownError as error:
@@ -97,12 +96,32 @@ class GraphQLEndpoint:
             return _response(refusal(error.code, error.message), 401, media, headers), "unauthenticated"
         except InvalidRequestError as error:
             return _response(refusal(error.code, error.message), 400, media), "refused"
+        except NotExecutedError as error:
+            return _response(error.body, 400, media), "refused"
         result = await self._executed(request, caller, asked)
         if result is None:
             raise ClientDisconnect
         executed, body = result
-        status = 200 if executed or media == JSON else 400
-        return _response(body, status, media), "partial" if "errors" in body else "ok"
+        outcome = "partial" if "errors" in body else "ok"
+        # A client that takes parts takes JSON for what comes in one; one that asks for events first means it.
+        chosen = offers[0] if offers[0] != MULTIPART else next((each for each in offers if each in _PLAIN), MULTIPART)
+        if chosen not in _PLAIN and not executed:
+            return _response(body, 400, media), outcome
+        if chosen not in _PLAIN:
+            return once(form_of(chosen), body), outcome
+        return _response(body, 200 if executed or chosen == JSON else 400, chosen), outcome
+
+    async def _followed(self, request: Request, caller: Caller, asked: Asked, offers: Sequence[str]) -> Response:
+        media = next((each for each in offers if each not in _PLAIN), None)
+        if media is None:
+            raise _Refused(
+                406,
+                f'a subscription is answered over WebSocket, or as {SSE}, or as {MULTIPART};subscriptionSpec="1.0": accept one of these',
+            )
+        following = Following(form_of(media), queue=self._queue, among=self._following, recognise=lambda: self._identify(request))
+        resume_from = request.headers.get("last-event-id") or None if media == SSE else None
+        following.seat = await self._hub.join(following.line, asked, caller, request, resume_from=resume_from)
+        return following
 
     async def _asked(self, request: Request) -> Asked:
         if request.method in _SAFE:
@@ -110,12 +129,12 @@ class GraphQLEndpoint:
             said: Any = {name: query[name] for name in ("query", "operationName") if name in query}
             for name in ("variables", "extensions"):
                 if query.get(name):
-                    said[name] = _parsed(query[name].encode(), f"`{name}`")
+                    said[name] = _parsed(query[name], f"`{name}`")
         else:
             said = await self._posted(request)
         if not isinstance(said, dict):
             raise _Refused(400, "the body must be a JSON object; batches are not supported")
-        return _understood(said)
+        return understood(said)
 
     async def _posted(self, request: Request) -> Any:
         kind, _, parameters = request.headers.get("content-type", "").partition(";")
@@ -138,41 +157,15 @@ class GraphQLEndpoint:
                 raise _Refused(413, f"the body must have at most {self._max_body} bytes")
         return _parsed(bytes(body), "the body")
 
-    def _check_method(self, request: Request, document: DocumentNode | None, asked: Asked) -> None:
-        if document is None or request.method not in _SAFE:
-            return
-        operation = get_operation_ast(document, asked.operation)
-        if isinstance(operation, OperationDefinitionNode) and operation.operation is not OperationType.QUERY:
-            raise _Refused(405, "only queries are answered to GET", headers={"allow": "POST"})
-
     async def _executed(self, request: Request, caller: Caller, asked: Asked) -> tuple[bool, dict[str, Any]] | None:
         """Return (executed, body), or None when the client has hung up; its work is then cancelled."""
-        context = await self._context(request, caller)
-        work = asyncio.ensure_future(self._schema.execute(asked.query, asked.variables, context, operation_name=asked.operation))
+        work = asyncio.ensure_future(self._engine.run(asked, caller, request))
         gone = asyncio.ensure_future(_hung_up(request))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                return None
-            result = work.result()
-        except C360Error as error:
-            return False, refusal(error.code, error.message)
-        except (
-            GraphQLError,
-            ValueError,
-            RecursionError,
-        ) as error:  # an operation that is not there, a document that cannot be walked
-            return False, refusal("VALIDATION", str(error))
+            return work.result() if work.done() else None
         finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-        errors = [shown(error, suggest=self._suggest) for error in result.errors or ()]
-        executed = result.data is not None or any(error.path for error in result.errors or ())
-        body: dict[str, Any] = {"errors": errors} if errors else {}
-        if executed:
-            body["data"] = result.data
-        return executed, body
+            await cancelled(work, gone)
 
 
 async def _hung_up(request: Request) -> None:
@@ -180,60 +173,42 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-def _negotiated(accept: str | None) -> MediaType:
-    """Choose the media type of the answer by the Accept header: quality first, then order; a named type beats a wildcard."""
+def _negotiated(accept: str | None) -> list[str]:
+    """Return the media types that may be answered, best first: by quality, then order; a named type beats a wildcard.
+
+    Streams must be named, so that nobody gets one by accident; of multipart only Apollo's subscription protocol is meant.
+    """
     if not accept:
-        return JSON
+        return [JSON]
     named: dict[str, tuple[float, int]] = {}
     for at, part in enumerate(accept.split(",")):
         kind, *parameters = (each.strip().lower() for each in part.split(";"))
+        said = dict(each.replace('"', "").partition("=")[::2] for each in parameters)
+        if kind == MULTIPART and said.get("subscriptionspec") not in {"1.0", "1"}:
+            continue
         try:
-            named[kind] = (float(next((each[2:] for each in parameters if each.startswith("q=")), "1")), -at)
+            named[kind] = (float(said.get("q", "1")), -at)
         except ValueError:
             named[kind] = (0.0, -at)
     wild = max((named[kind] for kind in ("application/*", "*/*") if kind in named), default=None)
-    offers: list[tuple[tuple[float, int], MediaType]] = []
-    if (json := named.get(JSON, wild)) is not None:
-        offers.append((json, JSON))
-    if GRAPHQL in named:
-        offers.append((named[GRAPHQL], GRAPHQL))
-    usable = [offer for offer in offers if offer[0][0] > 0]
+    if JSON not in named and wild is not None:
+        named[JSON] = wild
+    usable = sorted(
+        ((named[kind], kind) for kind in (JSON, GRAPHQL, SSE, MULTIPART) if kind in named and named[kind][0] > 0), reverse=True
+    )
     if not usable:
-        raise _Refused(406, f"answers are {GRAPHQL} or {JSON}")
-    return max(usable)[1]
+        raise _Refused(
+            406, f'answers are {GRAPHQL} or {JSON}; those to subscriptions {SSE} or {MULTIPART};subscriptionSpec="1.0"'
+        )
+    return [kind for _, kind in usable]
 
 
-def _parsed(body: bytes, what: str) -> Any:
+def _parsed(body: bytes | str, what: str) -> Any:
     try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise _Refused(400, f"{what} is not valid JSON") from None
-    level = [said]
-    for _ in range(_MAX_NESTING):
-        level = [
-            below
-            for each in level
-            if isinstance(each, dict | list)
-            for below in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
-            return said
-    raise _Refused(400, f"{what} is nested too deeply")
+        return parsed(body)
+    except ValueError as error:
+        raise _Refused(400, f"{what} {error}") from None
 
 
-def _understood(said: dict[str, Any]) -> Asked:
-    query = said.get("query")
-    if not isinstance(query, str) or not query.strip():
-        raise _Refused(400, "`query` must be the document, as text")
-    operation, variables = said.get("operationName"), said.get("variables")
-    if operation is not None and not isinstance(operation, str):
-        raise _Refused(400, "`operationName` must be text")
-    if variables is not None and not isinstance(variables, dict):
-        raise _Refused(400, "`variables` must be an object")
-    if said.get("extensions") is not None and not isinstance(said["extensions"], dict):
-        raise _Refused(400, "`extensions` must be an object")
-    return Asked(query=query, operation=operation or None, variables=variables)
-
-
-def _response(body: dict[str, Any], status: int, media: MediaType, headers: dict[str, str] | None = None) -> Response:
+def _response(body: dict[str, Any], status: int, media: str, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body, default=str), status_code=status, headers=headers, media_type=f"{media}; charset=utf-8")

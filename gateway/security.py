@@ -23,7 +23,7 @@ class RequestId:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # a socket's operations have ids of their own
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
@@ -57,7 +57,11 @@ class KnownHosts:
         self._app, self._hosts, self._origins = app, frozenset(hosts), frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (why := self._refused(Headers(scope=scope))) is not None:
+        why = self._refused(Headers(scope=scope)) if scope["type"] in {"http", "websocket"} else None
+        if why is not None and scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 4403, "reason": "Forbidden"})  # before it is accepted: HTTP 403
+            return
+        if why is not None:
             body = orjson.dumps(refusal("FORBIDDEN", why))
             await Response(body, status_code=403, media_type="application/json")(scope, receive, send)
             return

@@ -74,7 +74,11 @@ class Settings(_Strict):
         require_key: callers need an API key; off only for the demo, which then checks Host and Origin instead.
         max_body: bytes of a GraphQL request.
         deadline: seconds a request has by default.
+        max_operations: that one WebSocket may run at a time.
+        subscriber_queue: results that may wait for a subscriber; one more, and it is cut off and told where to resume.
         adapters: Python files with further adapters.
+        webhook_private_hosts: host names, addresses and networks (CIDR) that outbound webhooks may go to although they are private, and
+            without TLS.
     """
 
     data_dir: Path = Path(".c360")
@@ -94,7 +98,10 @@ class Settings(_Strict):
     max_tokens: int = Field(default=4000, ge=10)
     max_depth: int = Field(default=15, ge=1)
     max_aliases: int = Field(default=30, ge=0)
+    max_operations: int = Field(default=100, ge=1)
+    subscriber_queue: int = Field(default=1000, ge=1)
     adapters: tuple[Path, ...] = ()
+    webhook_private_hosts: tuple[str, ...] = ()
     public_url: AnyHttpUrl | None = None
     follow: bool = True
     max_webhook: int = Field(default=1_048_576, ge=1024, le=26_214_400)
@@ -104,7 +111,7 @@ class Settings(_Strict):
     log_level: str = Field(default="INFO", pattern=r"(?i)^(debug|info|warning|error)$")
     sources: tuple[SourceSettings, ...] = ()
 
-    @field_validator("cors_origins", "allowed_hosts", "adapters", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "adapters", "webhook_private_hosts", mode="before")
     @classmethod
     def _separated(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -101,10 +101,15 @@ def minter(clock: Clock, rng: random.Random) -> Callable[[], str]:
 
 
 class IdentityIndex:
-    """See the module's text. All methods take many and answer in a few statements."""
+    """See the module's text. All methods take many and answer in a few statements.
+
+    Attributes:
+        moves: counts up whenever this process has made an id resolve to another customer.
+    """
 
     def __init__(self, database: Database, *, clock: Clock, mint: Callable[[], str]) -> None:
         self._database, self._clock, self._mint = database, clock, mint
+        self.moves = 0
 
     async def observe(self, workspace: str, seen: Sequence[Observed]) -> dict[Ref, str]:
         """Record what was read, and return each record's customer id.
@@ -158,6 +163,25 @@ class IdentityIndex:
         built = {id: _members(id, found, telling, sorted(former.get(id, ()))) for id, found in grouped.items()}
         return {id: built[survivor] for id, survivor in named.items()}
 
+    async def aliases(self, workspace: str, ids: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Return, for each id that was ever minted, every id that names the same customer now; unknown ids are absent."""
+        async with self._database.read() as connection:
+            named = {row.id: row.survivor for row in await rows.named(connection, workspace, list(dict.fromkeys(ids)))}
+            minted = await rows.minted(connection, workspace, list(dict.fromkeys(named.values())))
+        names: dict[str, set[str]] = {}
+        for row in minted:
+            names.setdefault(row.survivor, set()).add(row.id)
+        return {id: frozenset({id, *names.get(survivor, ())}) for id, survivor in named.items()}
+
+    async def keys(self, workspace: str, refs: Sequence[Ref]) -> tuple[list[str], list[str]]:
+        """Return the e-mail addresses and phone numbers that these records carry."""
+        async with self._database.read() as connection:
+            known = await rows.keys(connection, workspace, refs)
+        carried = {key for each in known.values() for key in each}
+        return sorted(value for kind, value in carried if kind == "email"), sorted(
+            value for kind, value in carried if kind == "phone"
+        )
+
     async def carrying(self, workspace: str, emails: Sequence[str], phones: Sequence[str]) -> set[Ref]:
         """Return the records the index knows with any of these normalised keys."""
         wanted = [*(("email", each) for each in emails), *(("phone", each) for each in phones)]
@@ -197,6 +221,8 @@ class IdentityIndex:
         )
         unchanged = {row.id: row for row in old}
         await rows.replace_customers(connection, workspace, [row for row in ids if unchanged.get(row.id) != row])
+        if any(row.id in unchanged and unchanged[row.id].survivor != row.survivor for row in ids):
+            self.moves += 1
         return after
 
     async def _neighbourhood(

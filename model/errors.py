@@ -8,6 +8,7 @@ C360Error                       .code is stable and one of the graph's ErrorCode
 │   ├── NotFoundError           NOT_FOUND
 │   ├── ConflictError           CONFLICT
 │   ├── CallerForbiddenError    FORBIDDEN
+│   ├── DestinationError        FORBIDDEN: we were told to send where we may not
 │   ├── CallerUnknownError      UNAUTHENTICATED
 │   └── CostExceededError       COST_EXCEEDED
 ├── SignatureError              UNAUTHENTICATED: a webhook that nobody can have sent who may
@@ -73,6 +74,12 @@ class ConflictError(RequestError):
 
 
 class CallerForbiddenError(RequestError):
+    code: ClassVar[ErrorCode] = "FORBIDDEN"
+
+
+class DestinationError(RequestError):
+    """An address that a caller wants us to send to is none that we may be sent to."""
+
     code: ClassVar[ErrorCode] = "FORBIDDEN"
 
 

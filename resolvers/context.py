@@ -1,6 +1,6 @@
 """What every level function of one request shares."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,9 +8,11 @@ from identity.index import IdentityIndex
 from model.clock import Clock
 from model.errors import CallerForbiddenError, SourceError
 from resolvers.cursors import Signer
-from sources.reading import ReadPolicy
+from sources.reading import Reading, ReadPolicy
 from sources.source import Source
 from sources.writer import Writer
+from sync.endpoints import Endpoints
+from sync.followed import Followed
 from sync.health import HealthBook
 from sync.log import EventLog
 
@@ -56,10 +58,13 @@ class Context:
     """One request.
 
     Attributes:
-        sources: the workspace's, by rank.
+        sources: the workspace's, by rank, as they were when the request began.
+        now: returns them as they are.
         started: on the monotonic clock.
         deadline: seconds from then that every answer must keep, unless a list asks for another.
         gave_up: sources that did not answer in time in this request; they are not asked twice.
+        cached_only: no system is called, whatever the query says: for what is told to many.
+        resume_from: the cursor of the last event that the caller has, where its protocol tells it beside the query.
     """
 
     workspace: str
@@ -69,7 +74,10 @@ class Context:
     signer: Signer
     writer: Writer
     events: EventLog
+    endpoints: Endpoints
     health: HealthBook
+    followed: Followed
+    now: Callable[[], Sequence[Source]]
     clock: Clock
     started: float
     deadline: float = 5.0
@@ -77,6 +85,8 @@ class Context:
     request: Any = None
     gave_up: dict[str, SourceError] = field(default_factory=dict)
     loaders: dict[Any, Any] = field(default_factory=dict)
+    cached_only: bool = False
+    resume_from: str | None = None
 
     def chosen(self, terms: Terms) -> list[Source]:
         """Return the sources that a list asks, by rank."""
@@ -88,6 +98,10 @@ class Context:
 
     def source(self, id: str) -> Source | None:
         return next((each for each in self.sources if each.id == id), None)
+
+    def reading(self) -> Reading:
+        """Return the terms on which metadata is read."""
+        return Reading(deadline=self.started + self.deadline, policy="CACHE_ONLY" if self.cached_only else "CACHE_FIRST")
 
     def require(self, scope: str) -> None:
         """Raise CallerForbiddenError unless the caller has the scope."""

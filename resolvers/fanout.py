@@ -19,7 +19,7 @@ from model.errors import (
     UpstreamTimeoutError,
 )
 from resolvers.context import Context, Terms
-from sources.reading import Answer, Reading, ReadState
+from sources.reading import Answer, Reading, ReadPolicy, ReadState
 from sources.source import Source
 
 SHARE = 0.6  # of the time left: a source that hangs must leave the others time for the next level
@@ -72,12 +72,14 @@ class Fanout:
 
     Attributes:
         statuses: by source id, for every source the list was meant to ask.
+        policy: the list's own, or the request's where that is stricter.
     """
 
     def __init__(self, context: Context, terms: Terms) -> None:
         self.context, self.terms = context, terms
         self.sources = context.chosen(terms)
         self.statuses = {source.id: Status(source=source) for source in self.sources}
+        self.policy: ReadPolicy = "CACHE_ONLY" if context.cached_only else terms.policy
         self._deadline = context.started + (terms.deadline if terms.deadline is not None else context.deadline)
 
     async def ask(
@@ -97,7 +99,7 @@ class Fanout:
             return self._failed(status, refusal)
         began = context.clock.monotonic()
         deadline = began + max(self._deadline - began, 0.0) * SHARE
-        reading = Reading(deadline=deadline, policy=self.terms.policy, max_age=self.terms.max_age)
+        reading = Reading(deadline=deadline, policy=self.policy, max_age=self.terms.max_age)
         try:
             async with asyncio.timeout(max(deadline - began, 0.0) + GRACE):
                 answer = await call(reading)

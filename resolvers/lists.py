@@ -18,7 +18,6 @@ from resolvers.fanout import Fanout
 from resolvers.filters import Condition
 from resolvers.merge import Chunk, Merge, Stream, Taken
 from resolvers.people import Customer
-from sources.reading import Reading
 from sources.source import Source
 
 N = TypeVar("N")
@@ -40,7 +39,7 @@ async def records(
     fanout = Fanout(context, arguments.terms)
     mark = _opened(arguments, context, query)
     merge = _merge(fanout, (kind,), arguments, mark, {kind: [*people.selected(kind, fields), *filters.needs(where)]})
-    reading = Reading(deadline=context.started + context.deadline)
+    reading = context.reading()
     nodes: list[Record] = []
     marks: list[Mark] = []
     looked_at = 0

@@ -192,7 +192,8 @@ async def _complete(fanout: Fanout, known: dict[Ref, Person], members: dict[str,
     if not missing:
         return False
     found = await read(fanout, missing, fields)
-    gone = [ref for ref, record in found.items() if record is None]
+    # What is not kept is not gone.
+    gone = [ref for ref, record in found.items() if record is None] if fanout.policy != "CACHE_ONLY" else []
     known.update({ref: record for ref, record in found.items() if isinstance(record, Person)})
     if gone:
         await fanout.context.index.forget(fanout.context.workspace, gone)

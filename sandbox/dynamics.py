@@ -7,7 +7,8 @@ assumed here: that columns which cannot be set are ignored in a body, and the co
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 from uuid import uuid4
@@ -19,21 +20,19 @@ from sandbox import odata
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
 from sandbox.dynamics_batch import answer_batch
-from sandbox.dynamics_hooks import KEY, WEBHOOK, Pipeline
-from sandbox.dynamics_messages import guid
+from sandbox.dynamics_hooks import Hooks
 from sandbox.dynamics_metadata import CASTS, attributes, csdl, cut, definition
 from sandbox.dynamics_reading import VERSION, Call, Reader, Refusal, missing, schema_of
-from sandbox.dynamics_store import Store
+from sandbox.dynamics_store import Store, guid
 from sandbox.dynamics_tables import SCHEMAS, SETS
-from sandbox.dynamics_tracking import Tracker, tracked
+from sandbox.dynamics_tracking import is_tracked, tracked
 from sandbox.dynamics_writing import Writer
-from sandbox.faults import Faults
 from sandbox.odata import Compare, MalformedQuery
 from sandbox.table import Row
 from sandbox.world import World
 
 TENANT = "11112222-bbbb-3333-cccc-4444dddd5555"
-ORGANIZATION, ORGANIZATION_NAME = "97bf0e8b-aaaa-4bbb-8ccc-1234567890ab", "org97bf0e8b"
+ORGANIZATION = "97bf0e8b-aaaa-4bbb-8ccc-1234567890ab"
 CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "00001111-aaaa-2222-bbbb-3333cccc4444", "dynamics-demo-secret", "0.AAAA-demo-refresh"
 _ROOT = f"/api/data/{VERSION}"
 _REQUESTS, _WINDOW, _PARALLEL, _EXECUTION = 6000, 300.0, 52, 1_200_000.0
@@ -59,8 +58,7 @@ class Dynamics(Dialect):
         self.tables = {kind: self.store.tables[SETS[name].logical] for kind, name in self.objects.items()}
         self._reader = Reader(self.store)
         self._writer = Writer(self.store, self._reader)
-        self._tracker = Tracker(self.store, self._reader)
-        self._pipeline = Pipeline(self.store, (ORGANIZATION, ORGANIZATION_NAME))
+        self.hooks = Hooks(self.store, lambda: self.outbox, organization="c360demo")
         self._requests = RollingWindow(clock, limit=_REQUESTS, period=_WINDOW)
         self._spent: deque[tuple[float, float]] = deque()  # (time, milliseconds of execution)
         self._flying = 0
@@ -158,43 +156,39 @@ class Dynamics(Dialect):
         return self.store.remove(SETS[self.objects[kind]], native_id)
 
     def merge(self, kind: str, loser: str, winner: str) -> bool:
-        """Merge two contacts, leads or accounts as a user would."""
+        """Merge as the Merge message does: the loser stays, inactive, and names its master; the winner takes what it lacks."""
         schema = SETS[self.objects[kind]]
-        rows = [self.store.get(schema.logical, id) for id in (loser, winner)]
-        if "merged" not in schema.columns or loser == winner or any(row is None or row["merged"] for row in rows):
+        gone, kept = self.store.get(schema.logical, loser), self.store.get(schema.logical, winner)
+        if gone is None or kept is None or loser == winner or "merged" not in schema.columns or gone["merged"] or kept["merged"]:
             return False
-        self.store.merge(schema, *(row for row in rows if row is not None))
+        taken = {name: value for name, value in gone.items() if kept.get(name) is None and value is not None}
+        inactive = {"statecode": 2, "statuscode": 7} if schema.logical == "lead" else {"statecode": 1, "statuscode": 2}
+        with self.hooks.quiet():
+            self.store.put(schema, {**gone, "merged": True, "_masterid_value": winner, **inactive})
+            self.store.put(schema, {**kept, **taken})
+        target = {"Id": winner, "LogicalName": schema.logical}
+        self.hooks.tell("Merge", schema, winner, {"Target": target, "SubordinateId": loser, "PerformParentingChecks": False})
         return True
 
-    # ---- webhooks ----
-
-    def listen(self, faults: Faults) -> None:
-        super().listen(faults)
-        self._pipeline.outbox = self.outbox
-
     def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
-        if kind != "owner":
-            self._pipeline.changed(SETS[self.objects[kind]].logical, native_id, before, after)
+        self.hooks.changed(SETS[self.objects[kind]].logical, native_id, before, after)
 
     def subscriptions(self) -> list[Mapping[str, Any]]:
-        return self._pipeline.listed()
+        return self.hooks.listed()
 
     def hook(self, url: str, secret: str) -> None:
-        """Register a webhook with a key, and its steps, as an administrator does with the Plug-in Registration tool."""
-        endpoint, step = SCHEMAS["serviceendpoint"], SCHEMAS["sdkmessageprocessingstep"]
-        id = str(uuid4())
-        self.store.put(
-            endpoint, {endpoint.id: id, "name": "by hand", "url": url, "contract": WEBHOOK, "authtype": KEY, "authvalue": secret}
-        )
-        for each in self.store.tables["sdkmessagefilter"]:
-            held = {
-                "_eventhandler_value": id,
-                "_sdkmessageid_value": each["_sdkmessageid_value"],
-                "_sdkmessagefilterid_value": each["sdkmessagefilterid"],
-            }
-            self.store.put(
-                step, {step.id: str(uuid4()), "name": "by hand", "stage": 40, "mode": 1, "statecode": 0, "statuscode": 1, **held}
-            )
+        self.hooks.register(url, secret)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[[], None]]:
+        """Send what a change set did at its end, and nothing where it was taken back."""
+        with self.hooks.held() as held, self.store.transaction() as undo:
+
+            def undone() -> None:
+                undo()
+                held.clear()
+
+            yield undone
 
     def _address(self, request: Request) -> str:
         return self.base_url or f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}"
@@ -240,7 +234,7 @@ class Dynamics(Dialect):
         if call.resource != "$batch":
             return self._operate(call)
         try:
-            return answer_batch(call, self._counted, transaction=self.store.transaction)
+            return answer_batch(call, self._counted, transaction=self._transaction)
         except Refusal as refusal:
             return refusal.response
 
@@ -261,8 +255,11 @@ class Dynamics(Dialect):
         name, _, key = head.removesuffix(")").partition("(")
         schema = schema_of(name)
         match call.method, bool(key), tail:
+            case "GET", False, "" if is_tracked(call):
+                size, view, applied = self._reader.asked(call, schema)
+                return tracked(call, schema, self.store, size=size, shown=view, applied=applied)
             case "GET", False, "":
-                return self._tracker.rows(call, schema) if tracked(call) else self._reader.rows(call, schema)
+                return self._reader.rows(call, schema)
             case "POST", False, "":
                 return self._writer.create(call, schema)
             case "POST", False, "Microsoft.Dynamics.CRM.CreateMultiple":

@@ -5,7 +5,7 @@ After the Web API's pages on queries, paging and annotations.
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape, unescape
 from itertools import groupby, islice
@@ -100,7 +100,7 @@ class Reader:
         try:
             condition = self._condition(schema, said.get("$filter"))
             order = odata.parse_order(said.get("$orderby"))
-            view = self.view(schema, said)
+            view = self._view(schema, said)
         except MalformedQuery as error:
             raise Refusal(400, "0x80060888", str(error)) from error
         for path, _ in order:
@@ -109,7 +109,7 @@ class Reader:
             order = [("createdon", False)]  # the vendor states none; pages need one
         parts = [each for each in (condition, within) if each is not None]
         node = Joined(True, tuple(parts)) if len(parts) == 2 else parts[0] if parts else None
-        size, paged = self.size(call)
+        size, paged = self._size(call)
         after, number = _cookie(said.get("$skiptoken"))
         rows = self._ordered(schema, node, order, after)
         page = list(islice(rows, size + 1))
@@ -125,22 +125,31 @@ class Reader:
             body["@odata.nextLink"] = (
                 f"{call.root}/{resource}?{urlencode([*query, ('$skiptoken', token)], safe='$,', quote_via=quote)}"
             )
-        return json_response(body, headers=applied(call))
+        return json_response(body, headers=_applied(call))
 
     def one(
         self, call: Call, schema: Schema, row: Row, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> Response:
         try:
-            view = self.view(schema, call.query)
+            view = self._view(schema, call.query)
         except MalformedQuery as error:
             raise Refusal(400, "0x80060888", str(error)) from error
         shown = self.shown(schema, row, *view, call.prefers("odata.include-annotations"))
         body = {"@odata.context": f"{call.root}/$metadata#{schema.set}{_listed(call.query)}/$entity", **shown}
-        return json_response(body, status=status, headers={**applied(call), "ETag": etag(row), **(headers or {})})
+        return json_response(body, status=status, headers={**_applied(call), "ETag": etag(row), **(headers or {})})
+
+    def asked(self, call: Call, schema: Schema) -> tuple[int, Callable[[Row], Row], dict[str, str]]:
+        """Return how many rows an answer holds, how a row is shown, and the headers that say what was heeded."""
+        try:
+            view = self._view(schema, call.query)
+        except MalformedQuery as error:
+            raise Refusal(400, "0x80060888", str(error)) from error
+        notes = call.prefers("odata.include-annotations")
+        return self._size(call)[0], lambda row: self.shown(schema, row, *view, notes), _applied(call)
 
     def shown(self, schema: Schema, row: Row, select: Sequence[str] | None, expand: Sequence[Expand], notes: str | None) -> Row:
         """Return a row as it is sent: its ETag, what was selected, its id in any case, and annotations where they are wanted."""
-        every = (schema.stored(name) for name, column in schema.columns.items() if column.readable and not column.virtual)
+        every = (schema.stored(name) for name, column in schema.columns.items() if not column.virtual)
         wanted = dict.fromkeys([*(every if select is None else select), schema.id])
         body: Row = {"@odata.etag": etag(row)}
         for stored in wanted:
@@ -178,8 +187,7 @@ class Reader:
             found = {_FORMATTED: text}
         return {f"{stored}@{note}": said for note, said in found.items() if _wanted(note, notes)}
 
-    def view(self, schema: Schema, said: Mapping[str, str]) -> tuple[tuple[str, ...] | None, tuple[Expand, ...]]:
-        """Return which columns and navigation properties a query asks for."""
+    def _view(self, schema: Schema, said: Mapping[str, str]) -> tuple[tuple[str, ...] | None, tuple[Expand, ...]]:
         select, expand = odata.names(said.get("$select")), odata.parse_expand(said["$expand"]) if said.get("$expand") else ()
         self._check_view(schema, select, expand)
         return select, expand
@@ -228,7 +236,7 @@ class Reader:
             return
         name = step[1:].removesuffix("_value") if step.startswith("_") else step
         column = schema.columns.get(name)
-        if column is None or column.virtual or not column.readable or schema.stored(name) != step:
+        if column is None or column.virtual or schema.stored(name) != step:
             raise _no_property(step, schema)
 
     def _value(self, schema: Schema, row: Row, path: str) -> Any:
@@ -304,7 +312,7 @@ class Reader:
     def _sort_value(self, schema: Schema, row: Row, path: str) -> Any:
         return _sorted_by(schema, path, self._value(schema, row, path))
 
-    def size(self, call: Call) -> tuple[int, bool]:
+    def _size(self, call: Call) -> tuple[int, bool]:
         """Return how many rows this answer holds, and whether there are pages. $top does nothing where a page size is asked."""
         wanted = call.prefers("odata.maxpagesize")
         if wanted is not None and wanted.isdigit() and int(wanted):
@@ -368,7 +376,7 @@ def _wanted(note: str, notes: str) -> bool:
     return any(each == "*" or each == note or (each.endswith("*") and note.startswith(each[:-1])) for each in notes.split(","))
 
 
-def applied(call: Call) -> dict[str, str]:
+def _applied(call: Call) -> dict[str, str]:
     said = call.headers.get("prefer")
     return {"Preference-Applied": said} if said else {}
 
@@ -395,4 +403,4 @@ def _cookie(token: str | None) -> tuple[list[Any] | None, int]:
     return orjson.loads(base64.urlsafe_b64decode(unescape(said[2]))), int(said[1])
 
 
-__all__ = ["PAGE", "VERSION", "Call", "Compare", "Reader", "Refusal", "applied", "etag", "missing", "schema_of"]
+__all__ = ["PAGE", "VERSION", "Call", "Compare", "Reader", "Refusal", "etag", "missing", "schema_of"]

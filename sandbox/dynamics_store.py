@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sandbox.clock import SandboxClock
-from sandbox.dynamics_messages import guid, message_tables
+from sandbox.dynamics_services import service_tables
 from sandbox.dynamics_tables import RATES, SCHEMAS, Schema
 from sandbox.odata import fold
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
-from sandbox.world import CURRENCY, Company, Deal, Profile, User, World
+from sandbox.world import CURRENCY, Company, Deal, Profile, User, World, mix, tag
 
 _FIRST_VERSION = 300_000_000  # of what is changed; the world's own are smaller
 _INDUSTRY = {"Technology": 6, "Retail": 22, "Healthcare": 7, "Finance": 16, "Education": 7, "Manufacturing": 12}
@@ -56,7 +56,6 @@ class Store:
         there = [each for each in profiles if not each.deleted or each.merged_into]
         live = [each for each in deals if not each.deleted]
         ties = [_Tie(deal, other, side) for deal in live for other in deal.contacts[1:] for side in (True, False)]
-        self.committed: Callable[[], None] = lambda: None  # told at the end of each change set
         self.gone: dict[str, dict[str, int]] = {
             "contact": {
                 guid("contact", each.id): version(each.updated) for each in profiles if each.deleted and not each.merged_into
@@ -88,7 +87,7 @@ class Store:
                 "new_subscription", {guid("subscription", each.id): each for each in there if each.number % 3 == 0 and not each.deleted},
                 self._subscription, {"_new_contactid_value": Column(lambda each: guid("contact", each.id), _at("_new_contactid_value"))},
             ),
-            **message_tables(),
+            **service_tables(),
         }  # fmt: skip
 
     def _table(
@@ -102,6 +101,11 @@ class Store:
             ),
         }
         return Table(entries, render, indexes=indexes, orders=orders)
+
+    @property
+    def version(self) -> int:
+        """The number of the latest change."""
+        return self._version
 
     def now(self) -> float:
         """Return milliseconds since 1970."""
@@ -148,31 +152,6 @@ class Store:
             yield self._rolled_back
         finally:
             self._before = None
-            self.committed()
-
-    @property
-    def version(self) -> int:
-        """The last version number given out."""
-        return self._version
-
-    @property
-    def undecided(self) -> bool:
-        """A change set is under way, and may be undone."""
-        return self._before is not None
-
-    def merge(self, schema: Schema, loser: Row, winner: Row) -> None:
-        """Make a row an inactive one that names its master, which gets what it lacks, and let what pointed to it point there."""
-        for other in SCHEMAS.values():
-            for name, column in other.columns.items():
-                stored = other.stored(name)
-                if schema.logical in column.targets and name != "masterid" and stored in self.tables[other.logical].indexed:
-                    for row in self.tables[other.logical].having(stored, [loser[schema.id]]):
-                        self.put(other, {**row, stored: winner[schema.id]})
-        state = {"merged": True, "_masterid_value": winner[schema.id], "statecode": 2 if schema.logical == "lead" else 1}
-        status = 7 if schema.logical == "lead" else 2
-        self.put(schema, {**loser, **state, "statuscode": status})
-        lacks = {name: value for name, value in loser.items() if winner.get(name) is None and name != "_masterid_value"}
-        self.put(schema, {**winner, **lacks})
 
     def _remember(self, schema: Schema, id: str) -> None:
         if self._before is not None:
@@ -274,6 +253,14 @@ class Store:
             "_transactioncurrencyid_value": currency(CURRENCY[each.country]),
         }  # fmt: skip
         return self._worked_out(SCHEMAS["new_subscription"], row)
+
+
+def guid(kind: str, number: int) -> str | Any:
+    """Return the id of a world record, None for number 0. Its order says nothing about anything."""
+    if not number:
+        return None
+    high, low = mix(tag(kind), number), mix(number, tag(kind))
+    return f"{high >> 32:08x}-{(high >> 16) & 0xFFFF:04x}-4{high & 0xFFF:03x}-a{low & 0xFFF:03x}-{(low >> 48) & 0xFFFF:04x}{number:08x}"
 
 
 def currency(code: str) -> str:

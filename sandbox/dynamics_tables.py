@@ -34,7 +34,6 @@ class Column:
         targets: of a lookup: table → navigation property (case-sensitive).
         settable: can be given in a write; what else is given is ignored.
         virtual: is told by the metadata and cannot be read, as names of lookups.
-        readable: can be read; a webhook's key cannot.
     """
 
     type: str
@@ -43,7 +42,6 @@ class Column:
     states: Mapping[int, int] = field(default_factory=dict)
     targets: Mapping[str, str] = field(default_factory=dict)
     settable: bool = True
-    readable: bool = True
     length: int = 4000
     schema: str = ""
 
@@ -100,12 +98,6 @@ def _option(label: str, options: Mapping[int, str]) -> Column:
     return Column("option", label, options=options)
 
 
-_STAMPS = {
-    "createdon": Column("datetime", "Created On", settable=False), "modifiedon": Column("datetime", "Modified On", settable=False),
-    "versionnumber": Column("bigint", "Version Number", settable=False),
-}  # fmt: skip
-
-
 def _common(
     table: str, states: Mapping[int, str], statuses: Mapping[int, tuple[str, int]], owned: bool = True
 ) -> dict[str, Column]:
@@ -116,7 +108,16 @@ def _common(
             "status", "Status Reason", options={value: label for value, (label, _) in statuses.items()},
             states={value: state for value, (_, state) in statuses.items()},
         ),
-        **_STAMPS, **({"ownerid": _lookup("Owner", systemuser="ownerid"), "owneridname": Column("virtual", "Owner Name")} if owned else {}),
+        "createdon": Column("datetime", "Created On", settable=False), "modifiedon": Column("datetime", "Modified On", settable=False),
+        "versionnumber": Column("bigint", "Version Number", settable=False),
+        **({"ownerid": _lookup("Owner", systemuser="ownerid"), "owneridname": Column("virtual", "Owner Name")} if owned else {}),
+    }  # fmt: skip
+
+
+def _stamped(table: str) -> dict[str, Column]:
+    return {
+        f"{table}id": Column("guid", table), "createdon": Column("datetime", "Created On", settable=False),
+        "modifiedon": Column("datetime", "Modified On", settable=False), "versionnumber": Column("bigint", "Version Number", settable=False),
     }  # fmt: skip
 
 
@@ -237,34 +238,6 @@ SCHEMAS: Mapping[str, Schema] = {
             },
         ),
         Schema(
-            "serviceendpoint", "serviceendpoints", "serviceendpointid", "name", "Service Endpoint", code=4618,
-            columns={
-                "serviceendpointid": Column("guid", "Service Endpoint"), "name": _text("Name", 100), "url": _text("URL", 500),
-                "contract": _option("Contract", {7: "Event Hub", 8: "Webhook"}), "messageformat": _option("Message Format", {1: "Binary XML", 2: "Json", 3: "Text XML"}),
-                "authtype": _option("Authorization Type", {4: "Webhook Key", 5: "Http Header", 6: "Http Query String"}),
-                "authvalue": Column("string", "Auth Value", length=2000, readable=False), **_STAMPS,
-            },
-        ),
-        Schema("sdkmessage", "sdkmessages", "sdkmessageid", "name", "Sdk Message", code=4606, columns={
-            "sdkmessageid": Column("guid", "Sdk Message", settable=False), "name": _text("Name", 256), **_STAMPS,
-        }),
-        Schema("sdkmessagefilter", "sdkmessagefilters", "sdkmessagefilterid", "name", "Sdk Message Filter", code=4607, columns={
-            "sdkmessagefilterid": Column("guid", "Sdk Message Filter", settable=False), "name": _text("Name", 256), "primaryobjecttypecode": _text("Primary Object Type Code", 128),
-            "sdkmessageid": _lookup("SDK Message", settable=False, sdkmessage="sdkmessageid"), **_STAMPS,
-        }),
-        Schema(
-            "sdkmessageprocessingstep", "sdkmessageprocessingsteps", "sdkmessageprocessingstepid", "name", "Sdk Message Processing Step", code=4608,
-            columns={
-                "sdkmessageprocessingstepid": Column("guid", "Sdk Message Processing Step"), "name": _text("Name", 256), "stage": _option("Execution Stage", {10: "Pre-validation", 20: "Pre-operation", 40: "Post-operation"}),
-                "mode": _option("Execution Mode", {0: "Synchronous", 1: "Asynchronous"}), "rank": Column("int", "Execution Order"), "description": _text("Description", 256),
-                "asyncautodelete": Column("bool", "Asynchronous Automatic Delete"), "supporteddeployment": _option("Deployment", {0: "Server Only"}), "filteringattributes": Column("memo", "Filtering Attributes"),
-                "sdkmessageid": _lookup("SDK Message", sdkmessage="sdkmessageid"), "sdkmessagefilterid": _lookup("SdkMessage Filter", sdkmessagefilter="sdkmessagefilterid"),
-                "eventhandler": _lookup("Event Handler", serviceendpoint="eventhandler_serviceendpoint"),
-                "statecode": Column("state", "Status", options={0: "Enabled", 1: "Disabled"}),
-                "statuscode": Column("status", "Status Reason", options={1: "Enabled", 2: "Disabled"}, states={1: 0, 2: 1}), **_STAMPS,
-            },
-        ),
-        Schema(
             "new_subscription", "new_subscriptionset", "new_subscriptionid", "new_name", "Subscription", code=10042,
             columns={
                 **_common("new_subscription", _ACTIVE, _PLAIN), **_MONEY,
@@ -276,6 +249,41 @@ SCHEMAS: Mapping[str, Schema] = {
                 "new_features": Column("multi", "Features", options={1: "Reports", 2: "Export", 3: "API"}, schema="new_Features"),
                 # The navigation property has the case of the schema name; the column does not.
                 "new_contactid": Column("lookup", "Contact", targets={"contact": "new_ContactId"}, schema="new_ContactId"),
+            },
+        ),
+        # What webhooks are made of; the messages and filters there are stand in `dynamics_hooks.py`.
+        Schema(
+            "serviceendpoint", "serviceendpoints", "serviceendpointid", "name", "Service Endpoint", code=4618,
+            columns={
+                **_stamped("serviceendpoint"), "name": _text("Name", 160), "description": _text("Description", 2000), "url": _text("Webhook URL", 2000),
+                "contract": _option("Contract", {1: "OneWay", 2: "Queue", 3: "Rest", 4: "TwoWay", 5: "Topic", 6: "Queue(Persistent)", 7: "Event Hub", 8: "Webhook"}),
+                "authtype": _option("Auth Type", {1: "ACS", 2: "SAS Key", 3: "SAS Token", 4: "Webhook Key", 5: "Http Header", 6: "Http Query String"}),
+                "authvalue": _text("Auth Value", 2000), "messageformat": _option("Message Format", {1: "Binary XML", 2: "Json", 3: "Text XML"}),
+            },
+        ),
+        Schema(
+            "sdkmessage", "sdkmessages", "sdkmessageid", "name", "Sdk Message", code=4606,
+            columns={**_stamped("sdkmessage"), "name": _text("Name", 256)},
+        ),
+        Schema(
+            "sdkmessagefilter", "sdkmessagefilters", "sdkmessagefilterid", "name", "Sdk Message Filter", code=4607,
+            columns={
+                **_stamped("sdkmessagefilter"), "name": _text("Name", 256), "primaryobjecttypecode": _text("Primary Object Type Code"),
+                "sdkmessageid": _lookup("SDK Message", sdkmessage="sdkmessageid"),
+            },
+        ),
+        Schema(
+            "sdkmessageprocessingstep", "sdkmessageprocessingsteps", "sdkmessageprocessingstepid", "name", "Sdk Message Processing Step", code=4608,
+            columns={
+                **_stamped("sdkmessageprocessingstep"), "name": _text("Name", 256), "description": _text("Description", 256),
+                "statecode": Column("state", "Status", options={0: "Enabled", 1: "Disabled"}),
+                "statuscode": Column("status", "Status Reason", options={1: "Enabled", 2: "Disabled"}, states={1: 0, 2: 1}),
+                "mode": _option("Execution Mode", {0: "Synchronous", 1: "Asynchronous"}), "rank": Column("int", "Execution Order"),
+                "stage": _option("Execution Stage", {10: "Pre-validation", 20: "Pre-operation", 40: "Post-operation"}),
+                "supporteddeployment": _option("Deployment", {0: "Server Only"}), "asyncautodelete": Column("bool", "Asynchronous Automatic Delete"),
+                "filteringattributes": _text("Filtering Attributes", 100_000), "sdkmessageid": _lookup("SDK Message", sdkmessage="sdkmessageid"),
+                "sdkmessagefilterid": _lookup("SDK Message Filter", sdkmessagefilter="sdkmessagefilterid"),
+                "eventhandler": _lookup("Event Handler", serviceendpoint="eventhandler_serviceendpoint"),
             },
         ),
     )

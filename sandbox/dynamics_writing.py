@@ -61,10 +61,6 @@ class Writer:
         if row is None:
             raise missing(schema, id or key)
         self._matched(row, call.headers.get("if-match"))
-        if schema.logical == "serviceendpoint" and self._store.tables["sdkmessageprocessingstep"].having(
-            "_eventhandler_value", [row[schema.id]]
-        ):
-            raise Refusal(400, "0x8004f01f", "The component cannot be deleted because it is referenced by other components.")
         self._store.remove(schema, row[schema.id])
         return Response(status_code=204)
 

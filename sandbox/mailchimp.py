@@ -7,33 +7,32 @@ are refused; the activity feed has the newest first.
 """
 
 import base64
-import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, Handler, json_response
 from sandbox.faults import Faults
+from sandbox.mailchimp_answers import FIELDS, PAGED, known, links, paging, problem, projected, said_in
 from sandbox.mailchimp_audience import MERGE_FIELDS, STATUSES, Audience, Refused, Span, contact, invalid, iso, millis
+from sandbox.mailchimp_hooks import Hooks
+from sandbox.mailchimp_hooks import source as making
 from sandbox.table import Row
 from sandbox.world import CAMPAIGNS, END, MarketingEvent, World
 
 API_KEY = "0123456789abcdef0123456789abcdef-us19"
 ACCESS_TOKEN = "mailchimp-demo-oauth-token"  # from OAuth: it never expires, and is used like the key
 AUDIENCE, OTHER = "c360de0001", "c360de0002"
-_CONNECTIONS, _PAGE, _DEFAULT, _BATCH = 10, 1000, 10, 500
+_CONNECTIONS, _BATCH = 10, 500
 _PATCHED = STATUSES - {"transactional"}
-_FIELDS = frozenset({"fields", "exclude_fields"})
-_PAGED = _FIELDS | {"count", "offset"}
-MEMBER_FILTERS = _PAGED | {"status", "since_last_changed", "before_last_changed", "sort_field", "sort_dir", "unique_email_id"}
+MEMBER_FILTERS = PAGED | {"status", "since_last_changed", "before_last_changed", "sort_field", "sort_dir", "unique_email_id"}
 _SORTS = frozenset({"last_changed", "timestamp_opt", "timestamp_signup"})
 _WHAT = {0: "sent", 2: "open", 3: "click", 4: "bounce", 5: "unsub"}  # the feed knows no delivery
 _NOT_IN_BATCH = frozenset({"contact_id", "full_name", "web_id", "consents_to_one_to_one_messaging", "source"})
-_ERRORS = "https://mailchimp.com/developer/marketing/docs/errors/"
 
 
 class Mailchimp(Dialect):
@@ -57,6 +56,7 @@ class Mailchimp(Dialect):
             OTHER: Audience(OTHER, "Second audience", END - 365 * 86_400_000, (), (), clock),
         }
         self.tables = {"contact": self._audiences[AUDIENCE].members}
+        self.hooks = Hooks(clock, lambda sending: self.outbox.post(sending), self._audiences.keys())
         self._events: dict[str, list[MarketingEvent]] = {}
         for event in sorted(world.events[self.name], key=lambda each: -each.at):
             if event.what in _WHAT:
@@ -78,6 +78,7 @@ class Mailchimp(Dialect):
             Endpoint("PATCH", member, self._refusing(self._patch)), Endpoint("DELETE", member, self._refusing(self._archive)),
             Endpoint("POST", f"{member}/actions/delete-permanent", self._refusing(self._forget)),
             Endpoint("GET", f"{member}/activity-feed", self._refusing(self._feed)), Endpoint("GET", "/3.0/search-members", self._refusing(self._search)),
+            *(Endpoint(method, f"{list_}{path}", self._refusing(handler)) for method, path, handler in self.hooks.calls()),
         ]  # fmt: skip
 
     def _guarded(self, endpoint: Endpoint, faults: Faults) -> Handler:
@@ -135,6 +136,7 @@ class Mailchimp(Dialect):
 
     def _refusing(self, handler: Callable[[Request], Awaitable[Response]]) -> Handler:
         async def handle(request: Request) -> Response:
+            making.set("api")  # in this call's own context
             try:
                 return await handler(request)
             except Refused as refused:
@@ -142,11 +144,24 @@ class Mailchimp(Dialect):
 
         return handle
 
+    # ---- webhooks ----
+
+    def listen(self, faults: Faults) -> None:
+        super().listen(faults)
+        for audience in self._audiences.values():
+            audience.members.watcher = partial(self.changed, "contact")
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        self.hooks.changed(before, after)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self.hooks.listed()
+
     # ---- account ----
 
     async def _root(self, request: Request) -> Response:
         count = self._audiences[AUDIENCE].count()
-        return _projected(request, {"account_id": "c360demoaccount", "login_id": "1", "account_name": "Demo account", "email": "owner@c360-demo.example", "role": "owner", "total_subscribers": count, "_links": _links("/")})  # fmt: skip
+        return projected(request, {"account_id": "c360demoaccount", "login_id": "1", "account_name": "Demo account", "email": "owner@c360-demo.example", "role": "owner", "total_subscribers": count, "_links": links("/")})  # fmt: skip
 
     async def _ping(self, _: Request) -> Response:
         return json_response({"health_status": "Everything's Chimpy!"})
@@ -156,22 +171,22 @@ class Mailchimp(Dialect):
         oldest_first = said.get("sort_field") == "date_created" and said.get("sort_dir") == "ASC"
         found = sorted(self._audiences.values(), key=lambda each: each.created, reverse=not oldest_first)
         return self._page(
-            request, "lists", [_audience(each) for each in found], known=_PAGED | {"sort_field", "sort_dir", "email"}
+            request, "lists", [_audience(each) for each in found], allowed=PAGED | {"sort_field", "sort_dir", "email"}
         )
 
     async def _list(self, request: Request) -> Response:
-        return _projected(request, _audience(self._audience(request)))
+        return projected(request, _audience(self._audience(request)))
 
     async def _merge_fields(self, request: Request) -> Response:
         audience = self._audience(request)
         rows = [
             {
                 "merge_id": number, "tag": tag, "name": name, "type": type, "required": False, "default_value": "", "public": True, "display_order": number + 1,
-                "options": dict(options), "help_text": "", "list_id": audience.id, "_links": _links(f"/lists/{audience.id}/merge-fields/{number}"),
+                "options": dict(options), "help_text": "", "list_id": audience.id, "_links": links(f"/lists/{audience.id}/merge-fields/{number}"),
             }
             for number, (tag, name, type, options) in enumerate(MERGE_FIELDS, start=1)
         ]  # fmt: skip
-        return self._page(request, "merge_fields", rows, known=_PAGED | {"type", "required"}, list_id=audience.id)
+        return self._page(request, "merge_fields", rows, allowed=PAGED | {"type", "required"}, list_id=audience.id)
 
     def _audience(self, request: Request) -> Audience:
         found = self._audiences.get(request.path_params["list"])
@@ -183,7 +198,7 @@ class Mailchimp(Dialect):
 
     async def _members(self, request: Request) -> Response:
         audience, said = self._audience(request), request.query_params
-        _known(request, MEMBER_FILTERS)
+        known(request, MEMBER_FILTERS)
         sort = said.get("sort_field")
         if sort not in {None, *_SORTS} or said.get("sort_dir", "ASC") not in {"ASC", "DESC"}:
             raise invalid("sort_field", "Value must be one of: timestamp_opt, timestamp_signup, last_changed")
@@ -197,26 +212,27 @@ class Mailchimp(Dialect):
             raise invalid("since_last_changed", "This value should be a valid date-time") from None
         ids: Span | list[str] = audience.changed(since, before)
         if "status" in said or "unique_email_id" in said or sort in {"timestamp_opt", "timestamp_signup"}:
-            pool = audience.members if said.get("status") == "archived" else (audience.find(id) or {} for id in ids)
+            archived = said.get("status") == "archived"
+            pool = audience.archived(since, before) if archived else (audience.find(id) or {} for id in ids)
             names = [name for name in ("status", "unique_email_id") if name in said]
             rows = [row for row in pool if all(row[name] == said[name] for name in names)]
             rows.sort(key=lambda row: row[sort or "last_changed"])
             ids = [row["contact_id"] for row in rows]
         if said.get("sort_dir") == "DESC":
             ids = ids[::-1]
-        start, size = _paging(request)
+        start, size = paging(request)
         rows = [_linked(row) for id in ids[start : start + size] if (row := audience.find(id)) is not None]
         body = {
             "members": rows,
             "list_id": audience.id,
             "total_items": len(ids),
-            "_links": _links(f"/lists/{audience.id}/members"),
+            "_links": links(f"/lists/{audience.id}/members"),
         }
-        return _projected(request, body)
+        return projected(request, body)
 
     async def _member(self, request: Request) -> Response:
-        _known(request, _FIELDS)
-        return _projected(request, _linked(self._one(request)))
+        known(request, FIELDS)
+        return projected(request, _linked(self._one(request)))
 
     def _one(self, request: Request) -> Row:
         row = self._audience(request).find(request.path_params["who"])
@@ -225,10 +241,10 @@ class Mailchimp(Dialect):
         return row
 
     async def _add(self, request: Request) -> Response:
-        return json_response(_linked(self._audience(request).add(await _body(request), validate=_validating(request))))
+        return json_response(_linked(self._audience(request).add(await said_in(request), validate=_validating(request))))
 
     async def _put(self, request: Request) -> Response:
-        audience, said = self._audience(request), await _body(request)
+        audience, said = self._audience(request), await said_in(request)
         row = audience.find(request.path_params["who"])
         if row is None:
             if said.get("status_if_new") not in STATUSES:
@@ -240,7 +256,7 @@ class Mailchimp(Dialect):
 
     async def _patch(self, request: Request) -> Response:
         row = self._one(request)
-        changed = self._audience(request).change(row, await _body(request), statuses=_PATCHED, validate=_validating(request))
+        changed = self._audience(request).change(row, await said_in(request), statuses=_PATCHED, validate=_validating(request))
         return json_response(_linked(changed))
 
     async def _archive(self, request: Request) -> Response:
@@ -252,7 +268,7 @@ class Mailchimp(Dialect):
         return Response(status_code=204)
 
     async def _batch(self, request: Request) -> Response:
-        audience, said = self._audience(request), await _body(request)
+        audience, said = self._audience(request), await said_in(request)
         members, updating = said.get("members"), said.get("update_existing") is True
         if not isinstance(members, list) or len(members) > _BATCH:
             raise invalid("members", f"This collection should contain {_BATCH} elements or less.")
@@ -288,11 +304,11 @@ class Mailchimp(Dialect):
                 )
         return json_response({
             "new_members": [_short(row) for row in new], "updated_members": [_short(row) for row in updated], "errors": errors,
-            "total_created": len(new), "total_updated": len(updated), "error_count": len(errors), "_links": _links(f"/lists/{audience.id}"),
+            "total_created": len(new), "total_updated": len(updated), "error_count": len(errors), "_links": links(f"/lists/{audience.id}"),
         })  # fmt: skip
 
     async def _search(self, request: Request) -> Response:
-        _known(request, _FIELDS | {"query", "list_id"})
+        known(request, FIELDS | {"query", "list_id"})
         query, wanted = request.query_params.get("query", "").lower(), request.query_params.get("list_id")
         exact: list[Row] = []
         full: list[Row] = []
@@ -305,23 +321,23 @@ class Mailchimp(Dialect):
             name: {"members": rows[:30], "total_items": len(rows)}
             for name, rows in (("exact_matches", exact), ("full_search", full))
         }
-        return _projected(request, {**parts, "_links": _links("/search-members")})
+        return projected(request, {**parts, "_links": links("/search-members")})
 
     # ---- activity ----
 
     async def _feed(self, request: Request) -> Response:
-        _known(request, _PAGED | {"activity_filters"})
+        known(request, PAGED | {"activity_filters"})
         row = self._one(request)
         wanted = {each for each in request.query_params.get("activity_filters", "").split(",") if each}
         items = [item for item in self._activity(row) if not wanted or item["activity_type"] in wanted]
-        start, size = _paging(request)
+        start, size = paging(request)
         body = {
             "activity": items[start : start + size],
             "email_id": row["id"],
             "list_id": row["list_id"],
-            "_links": _links("/activity-feed"),
+            "_links": links("/activity-feed"),
         }
-        return _projected(request, body)
+        return projected(request, body)
 
     def _activity(self, row: Row) -> list[Row]:
         found = [_item(each) for each in self._events.get(row["contact_id"], ())]
@@ -336,19 +352,12 @@ class Mailchimp(Dialect):
             found.sort(key=lambda each: each["created_at_timestamp"], reverse=True)
         return found
 
-    def _page(self, request: Request, name: str, rows: list[Row], *, known: frozenset[str], **more: Any) -> Response:
-        _known(request, known)
-        start, size = _paging(request)
-        return _projected(
-            request, {name: rows[start : start + size], **more, "total_items": len(rows), "_links": _links(f"/{name}")}
+    def _page(self, request: Request, name: str, rows: list[Row], *, allowed: frozenset[str], **more: Any) -> Response:
+        known(request, allowed)
+        start, size = paging(request)
+        return projected(
+            request, {name: rows[start : start + size], **more, "total_items": len(rows), "_links": links(f"/{name}")}
         )
-
-
-def problem(status: int, title: str, detail: str, fields: Iterable[tuple[str, str]] = ()) -> Response:
-    body: Row = {"type": _ERRORS, "title": title, "status": status, "detail": detail, "instance": str(uuid.uuid4())}
-    if errors := [{"field": field, "message": message} for field, message in fields]:
-        body["errors"] = errors
-    return Response(orjson.dumps(body), status_code=status, media_type="application/problem+json; charset=utf-8")
 
 
 def _item(each: MarketingEvent) -> Row:
@@ -366,83 +375,17 @@ def _item(each: MarketingEvent) -> Row:
 def _audience(each: Audience) -> Row:
     return {
         "id": each.id, "web_id": int(each.id[-4:], 16), "name": each.name, "date_created": iso(each.created), "list_rating": 3, "email_type_option": False,
-        "double_optin": False, "stats": {"member_count": each.count(), "merge_field_count": len(MERGE_FIELDS)}, "_links": _links(f"/lists/{each.id}"),
+        "double_optin": False, "stats": {"member_count": each.count(), "merge_field_count": len(MERGE_FIELDS)}, "_links": links(f"/lists/{each.id}"),
     }  # fmt: skip
 
 
 def _linked(row: Row) -> Row:
-    return {**row, "_links": _links(f"/lists/{row['list_id']}/members/{row['id']}")}
+    return {**row, "_links": links(f"/lists/{row['list_id']}/members/{row['id']}")}
 
 
 def _short(row: Row) -> Row:
     return {name: value for name, value in _linked(row).items() if name not in _NOT_IN_BATCH and not name.startswith("sms_")}
 
 
-def _links(path: str) -> list[Row]:
-    return [{"rel": "self", "href": f"https://us19.api.mailchimp.com/3.0{path}", "method": "GET"}]
-
-
-def _known(request: Request, names: frozenset[str]) -> None:
-    if unknown := sorted(request.query_params.keys() - names):
-        raise invalid(unknown[0], "This query parameter is not part of the schema.")
-
-
-def _paging(request: Request) -> tuple[int, int]:
-    """Return offset and count."""
-    found = []
-    for name, default, most in (("offset", 0, 10_000_000), ("count", _DEFAULT, _PAGE)):
-        said = request.query_params.get(name, str(default))
-        if not said.isdigit() or int(said) > most:
-            raise invalid(name, f"This value should be {most} or less.")
-        found.append(int(said))
-    return found[0], found[1]
-
-
 def _validating(request: Request) -> bool:
     return request.query_params.get("skip_merge_validation") != "true"
-
-
-async def _body(request: Request) -> Row:
-    try:
-        body = orjson.loads(await request.body())
-    except orjson.JSONDecodeError:
-        raise Refused(400, "JSON Parse Error", "We encountered an unspecified JSON parsing error.") from None
-    if not isinstance(body, dict):
-        raise invalid("", "Schema describes object, found other instead")
-    return body
-
-
-def _projected(request: Request, body: Row) -> Response:
-    """Answer with `fields` only, or without `exclude_fields`; both reach below by dots, and through lists."""
-    said = request.query_params
-    if "fields" in said:
-        body = _picked(body, _tree(said["fields"]))
-    elif "exclude_fields" in said:
-        body = _dropped(body, _tree(said["exclude_fields"]))
-    return json_response(body)
-
-
-def _tree(names: str) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name in names.split(","):
-        place = tree
-        for step in name.strip().split("."):
-            place = place.setdefault(step, {})
-    return tree
-
-
-def _picked(value: Any, tree: Mapping[str, Any]) -> Any:
-    if isinstance(value, list):
-        return [_picked(each, tree) for each in value]
-    if not tree or not isinstance(value, dict):
-        return value
-    return {name: _picked(value[name], below) for name, below in tree.items() if name in value}
-
-
-def _dropped(value: Any, tree: Mapping[str, Any]) -> Any:
-    if isinstance(value, list):
-        return [_dropped(each, tree) for each in value]
-    if not isinstance(value, dict):
-        return value
-    kept = ((name, each) for name, each in value.items() if name not in tree or tree[name])
-    return {name: _dropped(each, tree[name]) if name in tree else each for name, each in kept}

@@ -92,6 +92,11 @@ class Audience:
         high = len(self._order) if before is None else bisect_left(self._order, before, key=lambda each: each[0])
         return Span(self._order, range(low, high))
 
+    def archived(self, since: int | None, before: int | None) -> list[Row]:
+        """Return the archived members who changed after and before these moments, in no order."""
+        rows = ((row, millis(row["last_changed"])) for row in self.members if row["status"] == "archived")
+        return [row for row, at in rows if (since is None or at > since) and (before is None or at < before)]
+
     # ---- writing ----
 
     def add(self, said: Mapping[str, Any], *, validate: bool = True) -> Row:

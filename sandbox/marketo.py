@@ -1,7 +1,8 @@
 """Marketo's dialect: errors in the body of a 200, one token until it has ended, pages that may be empty, records that are skipped.
 
 Written from Adobe's developer pages and the published description of the lead database and identity APIs. One instance: 100 calls in
-20 seconds, 10 at once, 50,000 a day, none of it told in headers. What is written is in `sandbox/marketo_sync.py`.
+20 seconds, 10 at once, 50,000 a day, none of it told in headers. What is written is in `sandbox/marketo_sync.py`, campaigns that call
+webhooks in `sandbox/marketo_campaigns.py`.
 """
 
 from collections import Counter
@@ -17,8 +18,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, json_response
+from sandbox.marketo_campaigns import Campaigns
 from sandbox.marketo_fields import ACTIVITY_TYPES, DEFAULTS, FIELDS, activity_types, described, described_anew, schema
-from sandbox.marketo_log import CHANGE, DELETE, NEW_LEAD, Entry, Log, Place
+from sandbox.marketo_log import CHANGE, DELETE, MERGE, NEW_LEAD, Entry, Log, Place
 from sandbox.marketo_sync import Refusal, Sync
 from sandbox.marketo_times import moment
 from sandbox.table import Field as Column
@@ -28,6 +30,7 @@ from sandbox.world import CAMPAIGNS, Profile, World
 CLIENT_ID, CLIENT_SECRET = "marketo-demo-client", "marketo-demo-secret"
 USER = "apis@c360-demo.example"
 _PAGE, _VALUES, _MATCHES, _TYPES, _LEADS = 300, 300, 1000, 10, 30
+_PRUNED = 14 * 86_400.0  # seconds after which deletions are not told any more
 _URI, _BODY, _PARALLEL, _DAILY = 8192, 1_000_000, 10, 50_000
 _COLORS = ("red", "green", "blue", "amber")
 Said = Mapping[str, list[str]]
@@ -66,6 +69,7 @@ class Marketo(Dialect):
         self.tables = {"contact": self.leads}
         self.log = Log(profiles, world.events[self.name])
         self._sync = Sync(self.leads, self.log, clock)
+        self._campaigns = Campaigns(lambda sending: self.outbox.post(sending))
 
     # ---- surroundings ----
 
@@ -135,6 +139,20 @@ class Marketo(Dialect):
 
     def delete(self, kind: str, native_id: str) -> bool:
         return kind == "contact" and self._sync.removed(native_id)
+
+    def merge(self, kind: str, loser: str, winner: str) -> None:
+        """Merge as a user of the vendor would."""
+        self._sync.merged(winner, [loser])
+
+    def hook(self, url: str, secret: str) -> None:
+        """Write a webhook and a campaign that calls it, as an administrator would."""
+        self._campaigns.add(url, secret)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._campaigns.listed()
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        self._campaigns.changed(native_id, before, after)
 
     def _today(self) -> int:
         return int((self.clock.time() - 6 * 3600) // 86_400)  # the day begins at 00:00 CST
@@ -271,7 +289,8 @@ class Marketo(Dialect):
         return self._paged(said, wanted, _change, leads=leads or None)
 
     async def _gone(self, request: Request) -> Response:
-        return self._paged(_query(request), lambda entry: entry.type == DELETE, _deletion)
+        edge = (self.clock.time() - _PRUNED) * 1000
+        return self._paged(_query(request), lambda entry: entry.type == DELETE and entry.at >= edge, _deletion)
 
     def _paged(
         self, said: Said, wanted: Callable[[Entry], bool], render: Callable[[Entry], Row], *, leads: set[int] | None = None
@@ -397,6 +416,8 @@ def _activity(entry: Entry) -> Row:
         return {**_head(entry), "primaryAttributeValue": "Web service API", "attributes": []}
     if entry.type == DELETE:
         return _deletion(entry)
+    if entry.type == MERGE:
+        return {**_head(entry), "primaryAttributeValueId": entry.lead, "attributes": [{"name": "Merge IDs", "value": entry.what}]}
     campaign = 1000 + entry.what
     return {
         **_head(entry), "primaryAttributeValueId": campaign, "primaryAttributeValue": CAMPAIGNS[entry.what], "campaignId": campaign,

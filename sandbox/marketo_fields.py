@@ -101,7 +101,7 @@ ACTIVITY_TYPES: Mapping[int, tuple[str, str]] = {
     7: ("Email Delivered", "Mailing ID"), 8: ("Email Bounced", "Mailing ID"), 9: ("Unsubscribe Email", "Mailing ID"),
     10: ("Open Email", "Mailing ID"), 11: ("Click Email", "Mailing ID"), 12: ("New Lead", "Source Type"),
     13: ("Change Data Value", "Attribute Name"), 22: ("Change Score", "Score Name"), 24: ("Add to List", "List ID"),
-    27: ("Email Bounced Soft", "Mailing ID"), 37: ("Delete Lead", "Lead ID"), 46: ("Interesting Moment", "Type"),
+    27: ("Email Bounced Soft", "Mailing ID"), 32: ("Merge Leads", "Lead ID"), 37: ("Delete Lead", "Lead ID"), 46: ("Interesting Moment", "Type"),
     100001: ("Attend Conference", "Conference Name"),
 }  # fmt: skip
 

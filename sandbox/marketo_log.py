@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from sandbox.world import MarketingEvent, Profile
 
-NEW_LEAD, CHANGE, DELETE = 12, 13, 37
+NEW_LEAD, CHANGE, MERGE, DELETE = 12, 13, 32, 37
 _MAIL = (6, 7, 10, 11, 8, 9)  # by MarketingEvent.what
 _NEW, _GONE, _LATER = 2_000_000_000, 4_000_000_000, 6_000_000_000  # where the numbers of each sort begin
 _SCANNED, _SCANNED_OF_LEADS = 3000, 100  # entries looked through for one page
 
 
 class Entry(NamedTuple):
-    """One activity. `what` is the mailing's index, or (field, old, new) of a change, or the name of who was deleted."""
+    """One activity. `what` is the mailing's index, or (field, old, new) of a change, or the ids that were merged, or the name of who was deleted."""
 
     at: int  # milliseconds since 1970
     number: int
@@ -92,12 +92,18 @@ class Log:
         end = after
         for entry in entries[start : start + (_SCANNED if leads is None else _SCANNED_OF_LEADS)]:
             start, end = start + 1, Place(entry.at, entry.number)
-            entry = entry._replace(lead=self._moved.get(entry.lead, entry.lead)) if entry.type != DELETE else entry
+            entry = entry._replace(lead=self._home(entry.lead)) if entry.type != DELETE else entry
             if (entry.lead not in self._gone or entry.type == DELETE) and wanted(entry):
                 found.append(entry)
             if len(found) == size:
                 break
         return found, end, start < len(entries)
+
+    def _home(self, lead: int) -> int:
+        """Return who has a lead's activities now: winners are merged away as well."""
+        while lead in self._moved:
+            lead = self._moved[lead]
+        return lead
 
     def _entries(self) -> list[Entry]:
         if self._built is None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from sandbox.clock import SandboxClock
 from sandbox.marketo_fields import FIELDS, stored
-from sandbox.marketo_log import CHANGE, DELETE, NEW_LEAD, Log
+from sandbox.marketo_log import CHANGE, DELETE, MERGE, NEW_LEAD, Log
 from sandbox.marketo_times import moment, read_moment
 from sandbox.table import Row, Table
 from sandbox.world import Profile
@@ -83,6 +83,7 @@ class Sync:
             self._log.move(int(id), int(winner))
             self._leads.remove(id)
             self._log.add(self._now(), int(id), DELETE, _named(loser))
+        self._log.add(self._now(), int(winner), MERGE, f"[{','.join(losers)}]")
 
     # ---- one lead ----
 

@@ -21,9 +21,12 @@ from starlette.responses import HTMLResponse, Response
 from sandbox import pipedrive_rows as rows
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, Handler, RollingWindow, Tokens, form, json_response
+from sandbox.pipedrive_answers import data_of, error_of, grant_error, public
 from sandbox.pipedrive_fields import FIELDS, STATUSES, Refused, check, described
+from sandbox.pipedrive_hooks import Hooks
 from sandbox.pipedrive_query import coded, matches, place_of, stamp, start_of, whole
-from sandbox.pipedrive_writes import blank, settled
+from sandbox.pipedrive_recents import recents
+from sandbox.pipedrive_writes import blank, handed_over, settled, swallowed
 from sandbox.table import Row
 from sandbox.world import World
 
@@ -35,6 +38,7 @@ _BURST, _SEARCH, _SECONDS = {"token": 20, "oauth": 80}, 10, 2
 _PATIENCE, _BLOCKED = 30, 60.0  # how many 429s in ten seconds an API token may cause, and how long it is shut out then
 _KEPT = 30 * 86_400  # seconds a deleted deal can still be listed
 _KINDS = {"person": "contact", "organization": "account", "deal": "deal"}
+_OBJECTS = {kind: object for object, kind in _KINDS.items()}
 _LISTED = frozenset({"ids", "owner_id", "updated_since", "updated_until", "sort_by", "sort_direction", "limit", "cursor"})
 _SHOWN = frozenset({"include_fields", "custom_fields", "include_option_labels", "include_labels"})
 _FILTERS: Mapping[str, frozenset[str]] = {
@@ -64,6 +68,7 @@ class Pipedrive(Dialect):
         self._strikes = RollingWindow(clock, limit=_PATIENCE, period=10)
         self._blocked_until = 0.0
         self._ids = count(2_000_000_001)
+        self._hooks = Hooks(clock, lambda sending: self.outbox.post(sending), COMPANY)
 
     # ---- surroundings ----
 
@@ -81,6 +86,8 @@ class Pipedrive(Dialect):
             Endpoint("POST", f"{v1}/deals/{{id}}/participants", self._of("deal", self._participate), cost={"daily": 10}),
             Endpoint("GET", f"{v2}/stages", self._stages, cost={"daily": 5}),
             Endpoint("GET", f"{v2}/pipelines", self._pipelines, cost={"daily": 5}),
+            Endpoint("GET", f"{v1}/recents", self._of("", self._recents), cost={"daily": 20}),
+            *self._hooks.endpoints(),
         ]
         for object in _KINDS:
             base = f"{v2}/{object}s"
@@ -102,9 +109,9 @@ class Pipedrive(Dialect):
                 request.state.body = body
                 answer: Response = handler(object, request)
             except orjson.JSONDecodeError:
-                return _error(400, "Invalid JSON in the request body")
+                return error_of(400, "Invalid JSON in the request body")
             except Refused as refused:
-                return _error(refused.status, refused.error, code=refused.code, field=refused.field)
+                return error_of(refused.status, refused.error, code=refused.code, field=refused.field)
             return answer
 
         return handle
@@ -177,18 +184,48 @@ class Pipedrive(Dialect):
         return json_response(body, status=429, headers={"x-daily-ratelimit-token-remaining": "0"})
 
     def unknown(self, request: Request) -> Response:
-        return _error(404, "Unknown method.")
+        return error_of(404, "Unknown method.")
 
     def change(self, kind: str, native_id: str, fields: Mapping[str, Any]) -> Row | None:
         row = self.tables[kind].get(native_id)
         if row is None or row["is_deleted"]:
             return None
         self._put(kind, {**row, **fields})
-        return _public(self.tables[kind].get(native_id) or {})
+        return public(self.tables[kind].get(native_id) or {})
 
     def delete(self, kind: str, native_id: str) -> bool:
         gone: Row = {"is_deleted": True, **({"status": "deleted"} if kind == "deal" else {})}
         return self.change(kind, native_id, gone) is not None
+
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge two persons or organizations, as a user would: the winner keeps what it has, and takes addresses and deals."""
+        gone, kept = (self.tables[kind].get(each) for each in (loser, winner))
+        if (
+            kind not in {"contact", "account"}
+            or not gone
+            or not kept
+            or loser == winner
+            or gone["is_deleted"]
+            or kept["is_deleted"]
+        ):
+            return False
+        self._hooks.merging = {loser: {"merged_to_id": winner}, winner: {"merged_from_id": loser}}
+        try:
+            self.delete(kind, loser)
+            self.change(kind, winner, swallowed(kept, gone))
+        finally:
+            self._hooks.merging = {}
+        tie = "person" if kind == "contact" else "org"
+        for deal in self.tables["deal"].having(tie, [gone["id"]]):
+            self.change("deal", str(deal["id"]), handed_over(deal, f"{tie}_id", gone["id"], kept["id"]))
+        return True
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if after is not None and (object := _OBJECTS.get(kind)) is not None:
+            self._hooks.changed(object, before, after)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._hooks.listed()
 
     def _put(self, kind: str, row: Row) -> None:
         if kind != "owner":
@@ -204,20 +241,20 @@ class Pipedrive(Dialect):
         said = await form(request)
         pair = base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
         if request.headers.get("authorization") != f"Basic {pair}":
-            return _grant_error("invalid_client", "Invalid client: client is invalid")
+            return grant_error("invalid_client", "Invalid client: client is invalid")
         if said.get("grant_type") != "refresh_token":
             missing = "grant_type" not in said
-            return _grant_error(
+            return grant_error(
                 "invalid_request" if missing else "unsupported_grant_type",
                 "Missing parameter: grant_type" if missing else "Unsupported grant type",
             )
         following = self.tokens.refresh(said.get("refresh_token", ""), prefix="1:1:")
         if following is None:
-            return _grant_error("invalid_grant", "Invalid grant: refresh_token is invalid")
+            return grant_error("invalid_grant", "Invalid grant: refresh_token is invalid")
         domain = self.base_url or f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}"
         return json_response({
             "access_token": self.tokens.issue(CLIENT_ID, prefix="v1u:"), "token_type": "Bearer", "expires_in": 3599, "refresh_token": following,
-            "scope": "base,deals:full,contacts:full,users:read,search:read", "api_domain": domain,
+            "scope": "base,deals:full,contacts:full,users:read,search:read,webhooks:full,admin", "api_domain": domain,
         })  # fmt: skip
 
     async def _me(self, _: Request) -> Response:
@@ -228,29 +265,34 @@ class Pipedrive(Dialect):
             "company_country": "DE",
             "company_industry": "Software",
         }
-        return _data({**(self.tables["owner"].get("1") or {}), **company})
+        return data_of({**(self.tables["owner"].get("1") or {}), **company})
 
     async def _users(self, _: Request) -> Response:
-        return _data(list(self.tables["owner"]))
+        return data_of(list(self.tables["owner"]))
 
     async def _user(self, request: Request) -> Response:
         row = self.tables["owner"].get(request.path_params["id"])
-        return _data(row) if row else json_response({"success": False, "error": "User not found or not accessible."}, status=404)
+        return (
+            data_of(row) if row else json_response({"success": False, "error": "User not found or not accessible."}, status=404)
+        )
 
     async def _stages(self, request: Request) -> Response:
         asked = request.query_params.get("pipeline_id")
-        return _data(rows.stages(int(asked) if asked else None), next_cursor=None)
+        return data_of(rows.stages(int(asked) if asked else None), next_cursor=None)
 
     async def _pipelines(self, _: Request) -> Response:
-        return _data(rows.pipelines(), next_cursor=None)
+        return data_of(rows.pipelines(), next_cursor=None)
 
     def _fields(self, object: str, request: Request) -> Response:
         start, size = start_of(request.query_params), whole(request.query_params, "limit", 100, most=500)
         found = described(object)
         more = start + size < len(found)
-        return _data(found[start : start + size], next_cursor=coded({"start": start + size}) if more else None)
+        return data_of(found[start : start + size], next_cursor=coded({"start": start + size}) if more else None)
 
     # ---- reading ----
+
+    def _recents(self, _: str, request: Request) -> Response:
+        return recents({object: self.tables[kind] for object, kind in _KINDS.items()}, request, self.clock.time())
 
     def _list(self, object: str, request: Request) -> Response:
         said = request.query_params
@@ -266,7 +308,7 @@ class Pipedrive(Dialect):
         following = None
         if len(page) > size:
             following = coded({"field": field, "fieldValue": page[size][field], "sortDirection": way, "id": page[size]["id"]})
-        return _data([self._shown(object, row, said) for row in page[:size]], next_cursor=following)
+        return data_of([self._shown(object, row, said) for row in page[:size]], next_cursor=following)
 
     def _walked(self, object: str, said: Mapping[str, str], field: str, way: str, start: tuple[Any, int] | None) -> Iterator[Row]:
         """Walk the rows that may be meant, from the cursor on, by (value, id) in one direction."""
@@ -318,7 +360,7 @@ class Pipedrive(Dialect):
         )
 
     def _get(self, object: str, request: Request) -> Response:
-        return _data(self._shown(object, self._found(object, request), request.query_params))
+        return data_of(self._shown(object, self._found(object, request), request.query_params))
 
     def _found(self, object: str, request: Request, *, live: bool = False) -> Row:
         id = request.path_params["id"]
@@ -340,7 +382,7 @@ class Pipedrive(Dialect):
         extra = said["include_fields"].split(",") if said.get("include_fields") else []
         if unknown := sorted(set(extra) - _COUNTS[object]):
             raise Refused(400, f"Validation failed: include_fields: {unknown[0]}", code="ERR_SCHEMA_VALIDATION_FAILED")
-        return {**_public(row), "custom_fields": values, **{name: self._counted(object, row, name) for name in extra}}
+        return {**public(row), "custom_fields": values, **{name: self._counted(object, row, name) for name in extra}}
 
     def _counted(self, object: str, row: Row, name: str) -> int:
         if object == "deal":
@@ -365,7 +407,7 @@ class Pipedrive(Dialect):
         found = [row for row in candidates if not row["is_deleted"] and matches(object, row, term, fields, exact=exact)]
         start, size = start_of(request.query_params), whole(said, "limit", 100, most=500)
         items = [{"result_score": 1.0 if exact else 0.5, "item": self._item(object, row)} for row in found[start : start + size]]
-        return _data({"items": items}, next_cursor=coded({"start": start + size}) if start + size < len(found) else None)
+        return data_of({"items": items}, next_cursor=coded({"start": start + size}) if start + size < len(found) else None)
 
     def _item(self, object: str, row: Row) -> Row:
         item: Row = {
@@ -408,12 +450,12 @@ class Pipedrive(Dialect):
                 raise Refused(400, f"Validation failed: {name}: not found", code="ERR_SCHEMA_VALIDATION_FAILED")
         changed = settled(object, row, body, self._now())
         self._put(_KINDS[object], changed)
-        return _data(_public(changed), status=status)
+        return data_of(public(changed), status=status)
 
     def _remove(self, object: str, request: Request) -> Response:
         row = self._found(object, request, live=True)
         self.delete(_KINDS[object], str(row["id"]))
-        return _data({"id": row["id"]})
+        return data_of({"id": row["id"]})
 
     def _participants(self, object: str, request: Request) -> Response:
         found = [self._participant(id) for id in self._found(object, request)["_participants"]]
@@ -428,33 +470,8 @@ class Pipedrive(Dialect):
         if id in row["_participants"]:
             raise Refused(400, "Person is already a participant of this deal")
         self._put("deal", {**row, "_participants": (*row["_participants"], id), "person_id": row["person_id"] or id})
-        return _data(self._participant(id))
+        return data_of(self._participant(id))
 
     def _participant(self, id: int) -> Row:
         name = (self.tables["contact"].get(str(id)) or {}).get("name")
         return {"id": id, "person_id": {"active_flag": True, "name": name, "value": id}, "active_flag": True}
-
-
-def _public(row: Row) -> Row:
-    return {name: value for name, value in row.items() if not name.startswith("_")}
-
-
-def _data(data: Any, *, status: int = 200, **additional: Any) -> Response:
-    return json_response(
-        {"success": True, "data": data, **({"additional_data": additional} if additional else {})}, status=status
-    )
-
-
-def _error(status: int, message: str, *, code: str | None = None, field: str | None = None) -> Response:
-    extra = {**({"code": code} if code else {}), **({"field_code": field} if field else {})}
-    body = {
-        "success": False,
-        "error": message,
-        "error_info": "Please check developers.pipedrive.com for more information.",
-        **extra,
-    }
-    return json_response({**body, "data": None, "additional_data": None}, status=status)
-
-
-def _grant_error(error: str, message: str) -> Response:
-    return json_response({"success": False, "message": message, "error": error}, status=400)

@@ -55,6 +55,22 @@ def settled(object: str, before: Row, body: Row, now: str) -> Row:
     return row
 
 
+def swallowed(kept: Row, gone: Row) -> Row:
+    """Return the addresses and numbers of a person who takes over those of another one; nothing for an organization."""
+    return {
+        name: [*kept[name], *({**each, "primary": not kept[name]} for each in gone[name] if each["value"] not in {its["value"] for its in kept[name]})]
+        for name in ("emails", "phones") if name in kept
+    }  # fmt: skip
+
+
+def handed_over(deal: Row, tie: str, gone: int, kept: int) -> Row:
+    """Return what changes in a deal when the record it is tied to goes into another one."""
+    tied: Row = {tie: kept} if deal[tie] == gone else {}
+    if tie == "person_id":
+        tied["_participants"] = tuple(dict.fromkeys(kept if id == gone else id for id in deal["_participants"]))
+    return tied
+
+
 def _settle_deal(before: Row, body: Row, row: Row, now: str) -> None:
     """Let status, stage, times and participants of a deal agree."""
     if row["status"] not in STATUSES:

@@ -18,12 +18,15 @@ from starlette.responses import PlainTextResponse, Response
 from model.keys import normal_phone
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, json_response
+from sandbox.faults import Faults
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import Company, Profile, Ticket, User, World
+from sandbox.zendesk_exports import Exports
+from sandbox.zendesk_hooks import Hooks
 from sandbox.zendesk_routes import Routes
 from sandbox.zendesk_search import PAGE, Search, alive, invalid, millis
-from sandbox.zendesk_writing import STATUSES, Writing
+from sandbox.zendesk_writing import STATUSES, Refused, Writing
 
 SUBDOMAIN = "c360-demo"
 _BASE = f"https://{SUBDOMAIN}.zendesk.com/api/v2"
@@ -73,8 +76,11 @@ class Zendesk(Dialect):
         kinds = {"users": "contact", "organizations": "account", "tickets": "ticket"}
         self._writing = Writing(
             self._by_object, clock, blank=_blank, alive=alive, delete=lambda object, id: self.delete(kinds[object], id), agent=1 + _BEYOND,
+            merged=lambda loser, winner: self._hooks.merged(loser, winner),
         )  # fmt: skip
         self._routes = Routes(self._writing, clock, base=_BASE)
+        self._exports = Exports(self._by_object, clock, base=_BASE)
+        self._hooks = Hooks(clock, skew=lambda: self.skew)
 
     # ---- surroundings ----
 
@@ -86,6 +92,8 @@ class Zendesk(Dialect):
         for suffix in (".json", ""):
             found += [
                 *self._routes.endpoints(suffix),
+                *self._exports.endpoints(suffix),
+                *self._hooks.endpoints(suffix),
                 Endpoint("GET", f"/api/v2/users/me{suffix}", self._me),
                 Endpoint("GET", f"/api/v2/users/search{suffix}", self._search.users),
                 Endpoint("GET", f"/api/v2/users/{{id:int}}/tickets/requested{suffix}", self._requested),
@@ -154,6 +162,33 @@ class Zendesk(Dialect):
         if row is None or not alive(row):
             return False
         return self.change(kind, native_id, {"active": False} if kind == "contact" else {"status": "deleted"}) is not None
+
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge two end-users, as an agent would."""
+        if kind != "contact":
+            return False
+        try:
+            self._writing.merge(loser, winner)
+        except Refused:
+            return False
+        return True
+
+    # ---- what it tells ----
+
+    def listen(self, faults: Faults) -> None:
+        super().listen(faults)
+        self._hooks.outbox = self.outbox
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if after is not None and before != after:
+            self._exports.changed(self.objects[kind], int(native_id))
+            self._hooks.changed(self.objects[kind], before, after)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._hooks.listed()
+
+    def hook(self, url: str, secret: str) -> None:
+        self._hooks.enter(url, secret)
 
     # ---- OAuth ----
 

@@ -48,11 +48,13 @@ class Writing:
         blank: makes the row of a new record of an object from its id.
         alive: tells what is not deleted.
         delete: deletes an object's record softly.
+        merged: told of the user who is gone and the one who lives on.
     """
 
     def __init__(
         self, tables: Mapping[str, Table[Any]], clock: SandboxClock, *, blank: Callable[[str, int], Row],
         alive: Callable[[Row], bool], delete: Callable[[str, str], bool], agent: int,
+        merged: Callable[[Row, Row], None],
     ) -> None:  # fmt: skip
         self._tables, self._clock, self._blank, self._alive, self._delete, self._agent = (
             tables,
@@ -62,6 +64,7 @@ class Writing:
             delete,
             agent,
         )
+        self._merged = merged
         self._ids = count((1 << 33) + 1)
         self.identities: dict[int, list[Row]] = {}  # by user: the addresses besides the primary one
         self._limits: dict[tuple[str, str], RollingWindow] = {}
@@ -136,7 +139,9 @@ class Writing:
         self._tables["users"].put(loser, {**gone, "email": None, "active": False, "updated_at": self._now()})
         for address in addresses:
             self._add_address(kept, address)
-        return self._saved("users", kept, {})
+        row = self._saved("users", kept, {})
+        self._merged(gone, row)
+        return row
 
     def addresses(self, row: Row) -> list[Row]:
         """Return a user's e-mail identities, the primary one first."""

@@ -19,7 +19,6 @@ from starlette.responses import Response
 from sandbox import coql
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, form, json_response
-from sandbox.faults import Faults
 from sandbox.table import Row, Table
 from sandbox.world import World
 from sandbox.zoho_answers import (
@@ -36,9 +35,8 @@ from sandbox.zoho_answers import (
     since_of,
     size_of,
 )  # fmt: skip
-from sandbox.zoho_hooks import Channels
+from sandbox.zoho_hooks import Notifications
 from sandbox.zoho_modules import (
-    FIELDS,
     Module,
     iso,
     lookup_of,
@@ -86,7 +84,9 @@ class Zoho(Dialect):
         self._writer = Writer(self.modules, world.users, self._now)
         self._settings = Settings(self.modules, self.tables["owner"], self._module)
         self._relations = Relations(self.modules, self._writer)
-        self._channels = Channels({name: FIELDS[name] for kind, name in self.objects.items() if kind != "owner"}, self._now)
+        self._notifications = Notifications(
+            clock, lambda: self.outbox, now=self._now, base=lambda: self.base_url or "https://www.zohoapis.in"
+        )
 
     # ---- surroundings ----
 
@@ -106,7 +106,7 @@ class Zoho(Dialect):
             Endpoint("GET", f"{root}/settings/layouts", guarded(self._settings.layouts)),
             Endpoint("GET", f"{root}/settings/pipeline", guarded(self._settings.pipeline)),
             Endpoint("POST", f"{root}/coql", self._coql),
-            *self._channels.endpoints(root),
+            *self._notifications.endpoints(root),
             Endpoint("GET", f"{root}/Contacts/roles", self._relations.roles),
             Endpoint("GET", f"{root}/{{module}}/search", guarded(self._search)),
             Endpoint("GET", f"{root}/{{module}}/deleted", guarded(self._deleted)),
@@ -177,27 +177,22 @@ class Zoho(Dialect):
         return row is not None and bool(self._writer.change(module, {**row, "$deleted": iso(self._now())}))
 
     def merge(self, kind: str, loser: str, winner: str) -> bool:
-        """Merge two records as a user would, by "find and merge duplicates": the one is deleted, the other gets what it lacked."""
-        if kind not in {"contact", "lead", "account"} or loser == winner:
-            return False
+        """Merge as a user does by "find and merge duplicates": the winner takes what it lacks, the loser goes to the recycle bin."""
         module = self.modules[self.objects[kind]]
-        gone, master = live(module, loser), live(module, winner)
-        if gone is None or master is None:
+        gone, kept = live(module, loser), live(module, winner)
+        if gone is None or kept is None or loser == winner:
             return False
-        self._writer.merge(module, gone, master)
+        taken = {name: gone[name] for name in module.specs if kept.get(name) in (None, "", []) and gone.get(name)}
+        self._writer.change(module, {**gone, "$deleted": iso(self._now())})
+        self._writer.change(module, {**kept, **taken})
         return True
 
-    # ---- notifications ----
-
-    def listen(self, faults: Faults) -> None:
-        super().listen(faults)
-        self._channels.outbox = self.outbox
-
     def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
-        self._channels.changed(self.objects[kind], native_id, before, after)
+        if kind != "owner" and after is not None:
+            self._notifications.changed(self.objects[kind], native_id, before, after)
 
     def subscriptions(self) -> list[Mapping[str, Any]]:
-        return self._channels.listed()
+        return self._notifications.listed()
 
     def _now(self) -> int:
         return int((self.clock.time() + self.skew) * 1000)
@@ -366,9 +361,6 @@ class Zoho(Dialect):
             raise Refusal(400, "REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", param_name="type")
         self._charge(2)
         since, size, number = since_of(request), size_of(said), int(said.get("page", "1"))
-        if number * size > _BY_NUMBER:
-            message = "You can only get the first 2000 records without using page_token param."
-            raise Refusal(400, "DISCRETE_PAGINATION_LIMIT_EXCEEDED", message, limit=_BY_NUMBER)
         gone = (
             []
             if said["type"] == "permanent"

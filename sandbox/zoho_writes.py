@@ -96,19 +96,6 @@ class Writer:
         self.change(module, {**row, "$deleted": iso(self._now())})
         return {"code": "SUCCESS", "details": {"id": id}, "message": "record deleted", "status": "success"}
 
-    def merge(self, module: Module, gone: Row, master: Row) -> None:
-        """Delete a record, give another what it has and that one lacks, and let what pointed to it point to the other."""
-        for other in self._modules.values():
-            for name in [
-                name for name, spec in other.specs.items() if spec.lookup == module.name and name in other.table.indexed
-            ]:
-                for row in other.table.having(name, [gone["id"]]):
-                    if row["$deleted"] is None:
-                        self.change(other, {**row, name: {"id": master["id"], "name": master[DISPLAY[module.name]]}})
-        self.change(module, {**gone, "$deleted": iso(self._now())})
-        lacks = {name: gone[name] for name, spec in module.specs.items() if not spec.read_only and master[name] in (None, "", [])}
-        self.change(module, {**master, **lacks})
-
     def change(self, module: Module, row: Row) -> Row:
         """Put a row; its modified time moves on, by a second at least, so that each change can be told from the one before."""
         moved = max(self._now(), millis(row["Modified_Time"]) + 1000)

@@ -7,6 +7,8 @@ import strawberry
 
 from model import records
 from model.errors import ERROR_CODES
+from model.events import EventOp, Origin
+from store import endpoints
 
 
 def enum(name: str, *values: str) -> Any:
@@ -49,3 +51,7 @@ SourceState = enum("SourceState", "CONNECTED", "DEGRADED", "RECONNECT_REQUIRED",
 WebhookState = enum("WebhookState", "MANUAL", "WATCHED", "FAILED", "OFF")
 WriteState = enum("WriteState", "APPLIED", "UNCHANGED", "REJECTED", "CONFLICT", "SKIPPED", "UNKNOWN")
 DuplicatePolicy = enum("DuplicatePolicy", "UPSERT", "SKIP", "FAIL")
+EndpointState = enum("EndpointState", *get_args(endpoints.EndpointState))
+DeliveryState = enum("DeliveryState", *get_args(endpoints.DeliveryState))
+ChangeOp = enum("ChangeOp", *get_args(EventOp))
+ChangeOrigin = enum("ChangeOrigin", *get_args(Origin))

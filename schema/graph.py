@@ -6,13 +6,16 @@ from strawberry.extensions import DisableIntrospection
 from strawberry.federation import Schema
 from strawberry.federation.schema import FederationAny
 from strawberry.schema.config import StrawberryConfig
+from strawberry.tools import merge_types
 from strawberry.types import Info
 
 from schema.custom import CustomRecord
+from schema.endpoints import EndpointMutations, EndpointQueries
 from schema.entities import entities
 from schema.mutation import Mutation
 from schema.query import Query
 from schema.scalars import SCALARS
+from schema.subscription import Subscription
 from schema.types import Account, Contact, Customer, Deal, Lead, Order, Ticket
 
 FEDERATION: Final = "2.7"
@@ -41,8 +44,9 @@ def build(*, email_key: bool = True, introspection: bool = True) -> Graph:
         introspection: `__schema` and `__type` are answered.
     """
     graph = Graph(
-        query=Query,
-        mutation=Mutation,
+        query=merge_types("Query", (Query, EndpointQueries)),
+        mutation=merge_types("Mutation", (Mutation, EndpointMutations)),
+        subscription=Subscription,
         types=[Account, Contact, Customer, CustomRecord, Deal, Lead, Order, Ticket],
         federation_version=FEDERATION,
         extensions=[] if introspection else [DisableIntrospection],

@@ -14,6 +14,7 @@ _DURATION = re.compile(
 
 Duration = NewType("Duration", timedelta)
 System = NewType("System", str)
+EventCursor = NewType("EventCursor", str)
 
 
 def parse_duration(value: Any) -> timedelta:
@@ -31,11 +32,17 @@ def print_duration(value: timedelta) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a system is named by text")
+        raise ValueError("this is written as text")
     return value
 
 
 SCALARS: dict[object, ScalarDefinition] = {
+    EventCursor: strawberry.scalar(
+        name="EventCursor",
+        description="A place in the log of events: opaque, good for one workspace.",
+        serialize=_text,
+        parse_value=_text,
+    ),
     Duration: strawberry.scalar(
         name="Duration", description="ISO 8601, such as PT30S.", serialize=print_duration, parse_value=parse_duration
     ),
@@ -47,4 +54,4 @@ SCALARS: dict[object, ScalarDefinition] = {
     ),
 }
 
-__all__ = ["JSON", "SCALARS", "Duration", "System", "parse_duration", "print_duration"]
+__all__ = ["JSON", "SCALARS", "Duration", "EventCursor", "System", "parse_duration", "print_duration"]

@@ -13,7 +13,6 @@ from resolvers import fanout
 from schema.enums import ErrorCode, FieldType, ReadState, SourceState, WebhookState
 from schema.fields import Information, resolved, shows
 from schema.scalars import Duration, System
-from sources.reading import Reading
 from sources.source import Source as ConnectedSource
 from sync import feeds
 
@@ -47,7 +46,7 @@ class ObjectType:
 
 async def _objects(root: Parent[ConnectedSource], info: Information) -> list[Any]:
     """Return what the source says of its own objects; kinds it does not describe, and a source that fails, leave theirs out."""
-    reading = Reading(deadline=info.context.started + info.context.deadline)
+    reading = info.context.reading()
     found: list[Any] = []
     for kind in root.adapter.kinds:
         try:

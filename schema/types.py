@@ -22,7 +22,6 @@ from schema.inputs import DealOrder, ReadOptions, TimelineKind, slice_of
 from schema.scalars import JSON, System
 from schema.selection import needed
 from schema.sources import SourceStatus
-from sources.reading import Reading
 from sources.source import CustomValue
 
 RAW_SCOPE = "raw:read"
@@ -198,7 +197,7 @@ async def customs_of(record: records.Record, keys: list[str] | None, context: Co
     source = context.source(record.source)
     if source is None:
         return []
-    reading = Reading(deadline=context.started + context.deadline)
+    reading = context.reading()
     return [_custom(value, record) for value in await source.custom_values(record, keys, reading)]
 
 

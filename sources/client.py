@@ -12,9 +12,10 @@ CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; each call's own deadline is usually shorter
 
 
-def network(*, connections: int = 100) -> httpx.AsyncBaseTransport:
-    """Return the transport that really sends."""
-    return _Network(limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections))
+def network(*, connections: int = 100, idle: float = 5.0) -> httpx.AsyncBaseTransport:
+    """Return the transport that really sends; a line that was idle for so many seconds is not used again."""
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=idle)
+    return _Network(limits=limits)
 
 
 def client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:

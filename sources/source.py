@@ -363,6 +363,10 @@ class Source:
         for verb in ("r\x1f", "p\x1f", "f.", "l."):
             await self._cache.drop(self._key(verb))
 
+    async def named(self, kind: Kind, names: Sequence[str], reading: Reading) -> list[str | None]:
+        """Return the native ids of records that webhooks name, see `Adapter.named`."""
+        return await self.adapter.named(_Api(self, reading), kind, names)
+
     async def watch(self, url: str, secret: str, reading: Reading) -> list[Watch]:
         """Make the system send its changes to `url`, see `Adapter.watch`."""
         return await self.adapter.watch(_Api(self, reading), url, secret)
@@ -512,6 +516,8 @@ class _Api:
 
     async def send(self, request: Request) -> Response:
         source = self._source
+        if self._reading.policy == "CACHE_ONLY":  # metadata, too: nothing is asked for
+            raise UnsupportedError("not kept here, and the system is not to be asked")
         base = source.adapter.config.base_url
         body, kind = _body(request)
         sent = source._client.build_request(  # noqa: SLF001 - the other half of Source

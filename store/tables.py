@@ -259,6 +259,7 @@ endpoints = Table(
     Column("state", String(16), nullable=False),
     Column("reason", String(500)),
     Column("position", _NUMBER, nullable=False),
+    Column("missed", _NUMBER, nullable=False),
     Column("created_at", Instant, nullable=False),
 )
 
@@ -270,6 +271,8 @@ deliveries = Table(
     Column("seq", _NUMBER, primary_key=True, autoincrement=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("spent", Integer, nullable=False),
+    Column("body", Text),
     Column("due_at", Instant, nullable=False),
     Column("ended_at", Instant),
     Index("deliveries_by_state", "workspace", "endpoint", "state", "due_at"),
@@ -287,6 +290,7 @@ attempts = Table(
     Column("status", Integer),
     Column("code", String(32)),
     Column("backoff", Float),
+    Index("attempts_by_time", "workspace", "endpoint", "at"),
 )
 
 dead_letters = Table(

@@ -40,7 +40,7 @@ class Place:
     url: str | None = None
 
 
-class Engine:
+class LongWork:
     """Long work of one process.
 
     Args:
@@ -158,10 +158,10 @@ class _StoppedError(BaseException):
     """Not an Exception: the engine must not take it for the outcome of the work."""
 
 
-_engine: Engine | None = None
+_engine: LongWork | None = None
 
 
-def _launch(engine: Engine) -> None:
+def _launch(engine: LongWork) -> None:
     """Import, configure and launch DBOS. Slow to import, so this is done in a thread and as late as can be."""
     global _engine, _backfill, _reconcile
     from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
@@ -221,7 +221,7 @@ _backfill: Any = None
 _reconcile: Any = None
 
 
-def _running() -> Engine:
+def _running() -> LongWork:
     if _engine is None:
         raise _StoppedError("the engine is not launched")
     return _engine

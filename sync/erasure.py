@@ -12,8 +12,10 @@ from identity.index import IdentityIndex
 from model.records import Ref
 from sources.registry import Registry
 from store.database import Database
+from store.endpoints import forget
 from store.identity import keys as keys_of
 from store.tables import dead_letters, events, inbox, versions
+from sync.envelope import trace_of
 
 
 class Erasure:
@@ -34,6 +36,7 @@ class Erasure:
             for table in (inbox, events, versions, dead_letters):
                 if refs:
                     await connection.execute(delete(table).where(table.c.workspace == workspace, _any(table, refs)))
+            await forget(connection, workspace, [trace_of(ref) for ref in refs])
             theirs = and_(events.c.workspace == workspace, events.c.customer.in_(list(customers)))
             await connection.execute(update(events).where(theirs).values(customer=None))
             sealed = select(dead_letters.c.id, dead_letters.c.sealed).where(

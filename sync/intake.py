@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from adapters.changes import Change
 from model.clock import Clock
 from model.errors import C360Error, ExhaustedError, MappingError, SourceError, ThrottledError, UnsupportedError
@@ -162,6 +164,11 @@ class Intake:
             self._wake.set()
 
     async def _settle(self, source: Source, kind: Kind, taken: list[Waiting]) -> None:
+        try:
+            taken = await self._named(source, kind, taken)
+        except SourceError as error:
+            await self._again(taken, error)
+            return
         erased = [each for each in taken if each.op == "ERASED"]
         for each in erased:
             await self._erase(source.workspace, Ref(source.id, kind, each.native_id))
@@ -186,6 +193,15 @@ class Intake:
             await self._again(taken, error)
         except MappingError as error:
             await self._one_by_one(source, kind, taken, error)
+
+    async def _named(self, source: Source, kind: Kind, taken: list[Waiting]) -> list[Waiting]:
+        """Give what webhooks told the native ids of its records. A name that is nobody's stays, and changes nothing."""
+        names = list(dict.fromkeys(each.native_id for each in taken if each.origin == "WEBHOOK"))
+        if not names:
+            return taken
+        terms = Terms(deadline=self._clock.monotonic() + READ_WITHIN, lane="webhook", policy="SURE")
+        ids = dict(zip(names, await source.named(kind, names, terms), strict=True))
+        return [_named(each, ids[each.native_id]) if each.origin == "WEBHOOK" else each for each in taken]
 
     async def _applied(
         self, source: Source, kind: Kind, heard: "dict[str, _Heard]", found: dict[str, Record], taken: Sequence[Waiting]
@@ -290,6 +306,12 @@ class _Heard:
 def _may_come(waiting: Waiting, heard: _Heard) -> bool:
     """Tell whether a record that was announced, and is not there, may only not be there yet."""
     return heard.op == "CHANGED" and waiting.attempts == 0
+
+
+def _named(waiting: Waiting, native_id: str | None) -> Waiting:
+    """Return an event under its record's native id. Where there is none, nothing is known to be deleted either."""
+    other = {"op": "CHANGED"} if native_id is None else {"native_id": native_id}
+    return msgspec.structs.replace(waiting, **other)
 
 
 def _changed(waiting: Waiting) -> Waiting:

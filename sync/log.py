@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from model.errors import ExpiredEventError, InvalidRequestError, SlowSubscriberError
 from model.events import Event
 from store.events import EventRows
+from sync.interest import Routes
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class EventLog:
     ) -> None:
         self._rows, self._workspace = rows, workspace
         self._redis, self._failed = redis, failed
-        self._followers: set[_Follower] = set()
+        self._followers: Routes[_Follower] = Routes()
         self._last = 0
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -52,6 +53,11 @@ class EventLog:
     def last(self) -> int:
         """The number of the youngest event that followers were given."""
         return self._last
+
+    @property
+    def followers(self) -> int:
+        """How many follow now."""
+        return len(self._followers)
 
     async def start(self) -> None:
         _, self._last = await self._rows.bounds(self._workspace)
@@ -78,11 +84,12 @@ class EventLog:
                 self._missed(error)
 
     async def follow(
-        self, *, since: int | None = None, wants: Callable[[Event], bool] = lambda _: True, queue: int = QUEUE
-    ) -> AsyncIterator[Event]:
+        self, *, since: int | None = None, wants: Callable[[Event], bool] = lambda _: True, queue: int = QUEUE,
+        stop: "Stop | None" = None,
+    ) -> AsyncGenerator[Event, None]:  # fmt: skip
         """Yield the events that `wants` takes, in order: those after number `since` and then each new one; from now on without it.
 
-        Ends when the log stops.
+        Ends when the log stops, or `stop` asks, after what waits. An `Interest` as `wants` is looked up by what it says; any other function is asked for every event.
 
         Raises:
             ExpiredEventError: what came after `since` is not kept any more.
@@ -90,11 +97,13 @@ class EventLog:
             SlowSubscriberError: more than `queue` events wait to be taken.
         """
         follower = _Follower(wants, queue)
-        self._followers.add(follower)
+        self._followers.add(follower, wants)
+        if stop is not None:
+            stop.tell(follower.end)
         try:
             given = self._last
             if since is not None:
-                await self._check(since)
+                await self.check(since)
                 given = since
                 while page := await self._rows.since(self._workspace, given, limit=_PAGE):
                     # What is read here need not wait in the queue: a long history is no slowness.
@@ -108,9 +117,10 @@ class EventLog:
             async for event in follower.events(after=given):
                 yield event
         finally:
-            self._followers.discard(follower)
+            self._followers.remove(follower)
 
-    async def _check(self, since: int) -> None:
+    async def check(self, since: int) -> None:
+        """Raise as `follow` does where nobody can follow from number `since`."""
         first, last = await self._rows.bounds(self._workspace)
         if since < first - 1:
             raise ExpiredEventError("events since then are not kept any more: read what you need anew, and follow from now on")
@@ -125,8 +135,9 @@ class EventLog:
             self._wake.set()  # something is missing between: read it
             return
         self._last = fresh[-1].seq
-        for follower in self._followers:
-            follower.give(fresh)
+        for event in fresh:
+            for follower in self._followers.of(event):
+                follower.give(event)
 
     async def _look(self) -> None:
         while True:
@@ -167,6 +178,23 @@ class EventLog:
         log.warning("event stream unavailable", extra={"error.type": type(error).__name__})
 
 
+class Stop:
+    """Asks one follower to end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._end: Callable[[], None] = lambda: None
+
+    def tell(self, end: Callable[[], None]) -> None:
+        self._end = end
+        if self.asked:
+            end()
+
+    def ask(self) -> None:
+        self.asked = True
+        self._end()
+
+
 class _Follower:
     """A bounded queue between the log and one who follows it."""
 
@@ -177,17 +205,14 @@ class _Follower:
         self._ended = False
         self.overflowed = False
 
-    def give(self, events: Sequence[Event]) -> None:
-        if self.overflowed:
+    def give(self, event: Event) -> None:
+        if self.overflowed or not self._wants(event):
             return
-        for event in events:
-            if self._wants(event):
-                if len(self._waiting) >= self._most:
-                    self.overflowed = True
-                    break
-                self._waiting.append(event)
-        if self._waiting or self.overflowed:
-            self._came.set()
+        if len(self._waiting) >= self._most:
+            self.overflowed = True
+        else:
+            self._waiting.append(event)
+        self._came.set()
 
     def skip(self, seq: int) -> None:
         """Forget what waits up to number `seq`: it was read from the database. What overflowed is read there, too."""

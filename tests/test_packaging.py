@@ -24,6 +24,7 @@ OURS = {
     "schema",
     "sources",
     "store",
+    "sync",
     "telemetry",
 }
 

@@ -6,13 +6,14 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import uvicorn
+from starlette.applications import Starlette
 
 from gateway.app import Runtime, create
 from gateway.settings import Settings
@@ -47,6 +48,7 @@ class World:
         http: a client of the gateway.
         control: a client of the sandbox.
         folder: where the gateway keeps its data.
+        app: the gateway, whose parts live on its own loop: reach them by `within`.
         runtime: the gateway's parts, for tests in the same process; what they do runs in the gateway's loop (`run`).
     """
 
@@ -54,6 +56,7 @@ class World:
     http: httpx.Client
     control: httpx.Client
     folder: Path
+    app: Starlette
     runtime: Runtime
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -73,6 +76,11 @@ class World:
         body = self.ask(query, variables)
         assert "errors" not in body, body["errors"]
         return body["data"]
+
+    def within(self, work: Callable[[Runtime], Coroutine[Any, Any, T]]) -> T:
+        """Run something on the gateway's loop."""
+        runtime: Runtime = self.app.state.runtime
+        return asyncio.run_coroutine_threadsafe(work(runtime), self.app.state.loop).result(30)
 
     def fault(self, system: str, fault: str, **facts: Any) -> None:
         answer = self.control.post("/_control/faults", json={"system": system, "fault": fault, **facts})
@@ -117,7 +125,9 @@ def world(*, people: int = 120, seed: int = 1, systems: Iterable[str] = SYSTEMS,
             **settings,
         }
         app = create(Settings.model_validate(values))
-        base = stack.enter_context(served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))))
+        base = stack.enter_context(
+            served(uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, ws_per_message_deflate=False)))
+        )
         http = stack.enter_context(httpx.Client(base_url=base, timeout=30))
         control = stack.enter_context(httpx.Client(base_url=address, timeout=30))
-        yield World(sandbox, http, control, folder, app.state.runtime)
+        yield World(sandbox, http, control, folder, app, app.state.runtime)

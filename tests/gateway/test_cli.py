@@ -9,6 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from adapters.registry import ADAPTERS
 from sandbox.app import DIALECTS, Sandbox, server
@@ -126,6 +128,35 @@ def test_sigterm_lets_requests_under_way_finish(tmp_path: Path) -> None:
 
     assert answers[0].json()["data"]["customer"]["name"]
     assert process.returncode in {0, -signal.SIGTERM}
+
+
+def test_sigterm_breaks_subscriptions_off_at_once(tmp_path: Path) -> None:
+    port = free_port()
+    key = c360("keys", "create", "web", cwd=tmp_path).stdout.splitlines()[0]
+    url = f"http://127.0.0.1:{port}"
+    headers = {"authorization": f"Bearer {key}"}
+    query = {"query": "subscription { events { id } }"}
+    with (
+        started("serve", "--port", str(port), cwd=tmp_path, url=f"{url}/health/ready") as process,
+        connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=["graphql-transport-ws"], additional_headers=headers) as socket,  # type: ignore[list-item]
+        httpx.stream(
+            "POST", f"{url}/graphql", json=query, headers={**headers, "accept": "text/event-stream"}, timeout=30
+        ) as stream,
+    ):
+        assert stream.status_code == 200
+        socket.send('{"type":"connection_init"}')
+        assert socket.recv(10) == '{"type":"connection_ack"}'
+        began = time.monotonic()
+
+        process.send_signal(signal.SIGTERM)
+
+        assert b"complete" not in b"".join(stream.iter_raw())
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+        process.communicate(timeout=20)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012  # come again
+        assert time.monotonic() - began < 5
 
 
 def test_sources_are_added_checked_paused_and_removed(tmp_path: Path, vendors: tuple[Sandbox, str]) -> None:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from tests.happenings import event, happen, until_followed
 from tests.tools import needed
 from tests.world import World, world
 
@@ -64,6 +65,23 @@ def test_further_examples_stand_in_tabs(visit: Visit) -> None:
     visit.page.goto(f"{visit.base}/graphql")
 
     expect(visit.page.get_by_role("tab", name="Customers")).to_be_visible()
+
+
+def test_the_example_subscription_shows_events_as_they_happen(visit: Visit, running: World) -> None:
+    visit.page.goto(f"{visit.base}/graphql")
+    visit.page.get_by_role("tab", name="Changes").click()
+    expect(visit.page.locator(".graphiql-query-editor")).to_contain_text("subscription Changes")
+    visit.page.locator(".graphiql-execute-button").click()
+    until_followed(running)
+
+    for native_id in ("4711", "4712"):
+        happen(running, event(native_id, source="salesforce"))
+        expect(visit.page.locator(".result-window")).to_contain_text(f'"recordId": "{native_id}"')
+
+    visit.page.locator(".graphiql-execute-button").click()  # it stops now
+    until_followed(running, 0)
+    assert visit.hosts <= {urlsplit(visit.base).netloc, "data", "blob"}
+    assert visit.complaints == []
 
 
 def test_the_documentation_lists_the_graph(visit: Visit) -> None:

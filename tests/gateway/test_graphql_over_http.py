@@ -270,3 +270,11 @@ def test_head_is_get_without_a_body(served: World) -> None:
 
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-type"] == get.headers["content-type"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_of_several_operations_none_is_run_unless_it_is_named(served: World, method: str) -> None:
+    query = "mutation M { __typename } query Q { __typename }"
+    said = {"params": {"query": query}} if method == "GET" else {"json": {"query": query}}
+
+    refused(served.http.request(method, "/graphql", **said), 400)  # type: ignore[arg-type]

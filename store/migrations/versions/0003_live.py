@@ -118,6 +118,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("reason", sa.String(500)),
         sa.Column("position", _NUMBER, nullable=False),
+        sa.Column("missed", _NUMBER, nullable=False),
         _instant("created_at"),
     )
     op.create_table(
@@ -127,6 +128,8 @@ def upgrade() -> None:
         sa.Column("seq", _NUMBER, primary_key=True, autoincrement=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("spent", sa.Integer, nullable=False),
+        sa.Column("body", sa.Text),
         _instant("due_at"),
         _instant("ended_at", nullable=True),
     )
@@ -143,6 +146,7 @@ def upgrade() -> None:
         sa.Column("code", sa.String(32)),
         sa.Column("backoff", sa.Float),
     )
+    op.create_index("attempts_by_time", "attempts", ["workspace", "endpoint", "at"])
     op.create_table(
         "dead_letters",
         sa.Column("workspace", sa.String(64), primary_key=True),
