@@ -7,6 +7,7 @@ place in time (tickets have `updated_since` only, contacts no sort at all), so n
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -30,6 +31,8 @@ from adapters.base import (
     code_in,
     undocumented,
 )
+from adapters.changes import Changes, Delivery, Heard
+from adapters.freshdesk_live import FEED, PUSH, changed_contacts, changed_tickets, heard
 from adapters.writing import WriteVerb, one_by_one
 from model.errors import (
     DuplicateError,
@@ -39,6 +42,7 @@ from model.errors import (
     ThrottledError,
     TokenExpiredError,
     UnavailableError,
+    UnsupportedError,
 )
 from model.records import FieldMeta, FieldType, Kind, ObjectType, Row
 
@@ -65,14 +69,17 @@ class Freshdesk(Adapter):
     shown_by = "tests/adapters/test_freshdesk_description.py"
     auth: ClassVar[Mapping[str, Auth]] = {"basic": Basic()}  # the API key is the user, the password is anything
     live = Live(
-        push="a rule that an administrator writes by hand, unsigned", feed="tickets by updated_since, contacts by _updated_since, to the second", deletes="lists of deleted ones",
-        why="there is no API to subscribe; rules are limited to about a thousand calls an hour",
-    )  # fmt: skip
+        push="rules that an administrator makes, for tickets only, which call us with a shared secret in a header",
+        feed="tickets by updated_since, contacts by _updated_since, to the second: three minutes are read again; companies by nothing",
+        deletes="lists of deleted tickets and contacts, where a merged contact shows as deleted; nothing names the one it went into",
+        why="there is no API to subscribe, rules are limited to about a thousand calls an hour, and nothing is promised of delivery",
+    )
+    push = PUSH
     # Growth plan until the first answer tells better; per account.
     windows = (Window(name="minute", limit=200, period=60),)
     kinds: ClassVar[Mapping[Kind, KindFacts]] = {
         "contact": KindFacts(
-            object="contacts", custom_prefix="custom_fields.", read_batch=1, find=frozenset({"email"}), find_batch=10,
+            object="contacts", feed=FEED, custom_prefix="custom_fields.", read_batch=1, find=frozenset({"email"}), find_batch=10,
             mapping={
                 **_TIMES,
                 "email": {"path": "email", "convert": "email"}, "emails": {"paths": ["email", "other_emails"], "convert": "emails"},
@@ -91,7 +98,7 @@ class Freshdesk(Adapter):
             writes={"name": "name", "domain": "domains"}, verbs=_WRITTEN,
         ),
         "ticket": KindFacts(
-            object="tickets", custom_prefix="custom_fields.", read_batch=1,
+            object="tickets", feed=FEED, custom_prefix="custom_fields.", read_batch=1,
             mapping={
                 **_TIMES,
                 "subject": {"path": "subject", "convert": "text"}, "raw_status": {"path": "status", "convert": "id"},
@@ -167,6 +174,17 @@ class Freshdesk(Adapter):
             if len(rows) >= found["total"] or not found["results"]:
                 return rows
             number += 1
+
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        if kind == "contact":
+            return await changed_contacts(api, cursor, fields, now=now)
+        if kind == "ticket":
+            return await changed_tickets(api, cursor)
+        raise UnsupportedError(f"freshdesk does not tell what {kind} records changed")
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return heard(delivery, secrets)
 
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         """One call a record: there is no batch."""

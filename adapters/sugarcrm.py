@@ -9,6 +9,7 @@ Visibility by teams hides records without a word.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from urllib.parse import urlencode
 
 import orjson
 
+from adapters import sugarcrm_live as hooks
 from adapters.base import (
     Adapter,
     Api,
@@ -39,9 +41,10 @@ from adapters.base import (
     code_in,
     undocumented,
 )
+from adapters.changes import Changes, Delivery, Heard, Watch, scanned_changes
 from adapters.sugarcrm_writing import BULK, CURRENCY, LINKS, Writer
 from adapters.ties import whole_groups
-from mapping.convert import instant
+from mapping.convert import boolean, instant
 from model.errors import (
     DuplicateError,
     ProtocolError,
@@ -89,7 +92,7 @@ _WRITES_PERSON: Mapping[str, Any] = {
     "email": "email",  # the whole list is made of it in `sugarcrm_writing.py`
     "phone": _text("phone_work"), "given_name": _text("first_name"), "family_name": "last_name", "owner_id": _text("assigned_user_id"),
 }  # fmt: skip
-_LISTED: Mapping[str, Any] = {"read_batch": _IN, "page": _PAGE, "orders": _BOTH}
+_LISTED: Mapping[str, Any] = {"read_batch": _IN, "page": _PAGE, "orders": _BOTH, "feed": hooks.FEED}
 _WRITTEN: Mapping[str, Any] = {"verbs": frozenset({"create", "update", "delete"}), "write_batch": BULK, "if_version": True}
 
 
@@ -161,13 +164,16 @@ class SugarCRM(Adapter):
         {("contact", "deal"), ("deal", "contact"), ("account", "contact"), ("account", "deal"), ("deal", "account")}
     )
     live = Live(
-        feed="filters on date_modified, each module by itself; times are whole seconds",
-        deletes="lists with deleted=true, where a merged record shows as deleted; nothing names the one it went into",
+        push="web logic hooks, two for each module, unsigned: a secret of ours stands in the address",
+        feed="filters on date_modified, each module by itself; times are whole seconds: two minutes are read again",
+        deletes="hooks after a delete, and lists with deleted=true; a merged record shows as deleted, and nothing names the one it went into",
         why=(
-            "web logic hooks are sent when cron runs the job queue, up to a minute late, unsigned and in no order; only a logic hook in PHP, "
+            "web logic hooks are sent when cron runs the job queue, up to a minute late and in no order; only a logic hook in PHP, "
             "installed on the instance, tells at once"
         ),
     )
+    push = hooks.PUSH
+    _deleted: ClassVar[bool] = False  # deleted records are listed with the others
 
     @property
     def _version(self) -> str:
@@ -297,6 +303,26 @@ class SugarCRM(Adapter):
 
         return await whole_groups(scan, fetch, place)
 
+    async def changes(self, api: Api, kind: Kind, cursor: str | None, fields: Sequence[str], *, now: datetime) -> Changes:
+        """ceil(rows / 200) filters, at least one; deleted records are among the rows, with nothing but id and time.
+
+        Some instances prune what is deleted on the first of a month: a record deleted just before is missed.
+        """
+        found = await scanned_changes(_Whole(self.config), api, kind, cursor, fields, now=now)
+        told = [replace(each, op="DELETED", row=None) if each.row and boolean(each.row.get("deleted") or False) else each
+                for each in found.changes]  # fmt: skip
+        return replace(found, changes=told)
+
+    @classmethod
+    def events(cls, delivery: Delivery, secrets: Sequence[str]) -> Heard:
+        return hooks.heard(delivery, secrets)
+
+    async def watch(self, api: Api, url: str, secret: str) -> list[Watch]:
+        return await hooks.watched(self, api, url, secret, root=self._root)
+
+    async def unwatch(self, api: Api, url: str) -> int:
+        return await hooks.unwatched(self, api, url, root=self._root)
+
     async def write(self, api: Api, kind: Kind, writes: Sequence[Write]) -> list[Outcome]:
         modules = {name: facts.object for name, facts in self.kinds.items()}
         return await Writer(self, root=self._root, modules=modules).write(api, kind, writes)
@@ -323,6 +349,7 @@ class SugarCRM(Adapter):
             tests = [*tests, {"$or": [{column: {beyond: at}}, {"$and": same}]}]
         body = {
             "filter": list(tests), "fields": self._names([column, *fields]), "max_num": size, "order_by": f"{column}:{way},id:{way}",
+            **({"deleted": True} if self._deleted else {}),
         }  # fmt: skip
         path = f"{self._root}/{self.kinds[kind].object}/filter"
         found = (await api.send(Request(operation=operation, method="POST", path=path, json=body))).json()
@@ -376,6 +403,12 @@ class SugarCRM(Adapter):
 
     def web_url(self, kind: Kind, native_id: str) -> str | None:
         return f"{self.config.web_url}/#{self.kinds[kind].object}/{native_id}" if self.config.web_url else None
+
+
+class _Whole(SugarCRM):
+    """The same instance with its deleted records."""
+
+    _deleted = True
 
 
 def _second(moment: datetime | None) -> str:

@@ -17,7 +17,9 @@ from starlette.responses import Response
 
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, json_response
+from sandbox.faults import Faults
 from sandbox.freshdesk_query import MalformedSearch, Term, parse
+from sandbox.freshdesk_rules import Rules
 from sandbox.table import Field as Column
 from sandbox.table import Row, Table
 from sandbox.world import Company, Profile, Ticket, World
@@ -27,6 +29,9 @@ _PAGE, _DEFAULT, _SEARCH_PAGE, _SEARCH_PAGES, _TICKET_PAGES = 100, 30, 30, 10, 3
 _MONTH = 30 * 86_400_000
 _BEYOND = 43_000_000_000  # ids of an account start high
 _STATUSES, _PRIORITIES = (2, 2, 3, 6, 4, 5), (1, 1, 2, 3, 4)
+_TICKET_FILTERS = frozenset({
+    "page", "per_page", "filter", "requester_id", "email", "company_id", "updated_since", "order_by", "order_type", "include",
+})  # fmt: skip
 _SEARCHED = frozenset(
     {"active", "company_id", "created_at", "email", "language", "mobile", "phone", "tag", "time_zone", "updated_at"}
 )
@@ -42,6 +47,7 @@ class Freshdesk(Dialect):
     def __init__(self, world: World, clock: SandboxClock, *, base_url: str = "") -> None:
         super().__init__(world, clock, base_url=base_url)
         self._minute = RollingWindow(clock, limit=200, period=60)
+        self._rules = Rules(clock)
         self._last = _BEYOND * 2  # id of the record made last
         profiles = [each for each in world.profiles[self.name] if not each.deleted]
         used = {each.company for each in profiles}
@@ -132,8 +138,40 @@ class Freshdesk(Dialect):
         if kind == "account":
             self.tables[kind].remove(native_id)
         else:  # in the recycle bin: still read by its id, and marked
-            self.tables[kind].put(native_id, {**row, "deleted": True})
+            # Connectors follow deleted tickets by the time of their last change; of contacts nothing is known.
+            moved = {"updated_at": _iso(self.clock.time() * 1000)} if kind == "ticket" else {}
+            self.tables[kind].put(native_id, {**row, **moved, "deleted": True})
         return True
+
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge two contacts as an agent would: addresses and tickets move, the loser is deleted, and nothing names the winner."""
+        rows = [self.tables[kind].get(id) for id in (loser, winner)] if kind == "contact" and loser != winner else [None]
+        if any(row is None or row.get("deleted") for row in rows):
+            return False
+        gone, kept = [row for row in rows if row is not None]
+        for ticket in self.tables["ticket"].having("requester", [gone["id"]]):
+            self.change("ticket", str(ticket["id"]), {"requester_id": kept["id"]})
+        self.delete("contact", loser)
+        addresses = [each for each in (gone["email"], *gone["other_emails"]) if each]
+        self.change("contact", winner, {"other_emails": [*kept["other_emails"], *addresses]})
+        return True
+
+    # ---- rules ----
+
+    def hook(self, url: str, secret: str) -> None:
+        """Let an administrator make the rules that call this address, with the secret in `X-Webhook-Secret`."""
+        self._rules.add(url, secret)
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._rules.listed()
+
+    def listen(self, faults: Faults) -> None:
+        super().listen(faults)
+        self._rules.outbox = self.outbox
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if kind == "ticket" and after is not None and not after.get("deleted"):
+            self._rules.saved(native_id, before, after)
 
     # ---- endpoints ----
 
@@ -146,21 +184,7 @@ class Freshdesk(Dialect):
 
     async def _tickets(self, request: Request) -> Response:
         said = request.query_params
-        if unknown := sorted(
-            said.keys()
-            - {
-                "page",
-                "per_page",
-                "filter",
-                "requester_id",
-                "email",
-                "company_id",
-                "updated_since",
-                "order_by",
-                "order_type",
-                "include",
-            }
-        ):
+        if unknown := sorted(said.keys() - _TICKET_FILTERS):
             return _invalid(unknown[0], "Unexpected/invalid field in request", "invalid_field")
         if said.get("page", "1").isdigit() and int(said.get("page", "1")) > _TICKET_PAGES:
             text = "You cannot access tickets beyond the 300th page. Please provide a smaller page number."

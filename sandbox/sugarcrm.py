@@ -19,7 +19,9 @@ from starlette.routing import Match, Route
 from sandbox import sugarcrm_filter as filters
 from sandbox.clock import SandboxClock
 from sandbox.dialect import Dialect, Endpoint, RollingWindow, Tokens, json_response
-from sandbox.faults import Reset
+from sandbox.faults import Faults, Reset
+from sandbox.sugarcrm_asked import json_body, names_in, true, whole
+from sandbox.sugarcrm_hooks import Hooks
 from sandbox.sugarcrm_metadata import HASH, LINKS, language, metadata, options, types
 from sandbox.sugarcrm_records import ADMIN, Records, Refusal, millis, native
 from sandbox.table import Row
@@ -49,6 +51,7 @@ class SugarCRM(Dialect):
         self._window = RollingWindow(clock, limit=20, period=1.0)
         self._blocked = 0.0
         self._records = Records(world, self.name, clock.time)
+        self._hooks = Hooks(clock.time, lambda module, row: self._records.shown(module, row))
         self.tables = {kind: self._records.tables[module] for kind, module in self.objects.items()}
         self._routes = [(Route(each.path, each.handler, methods=[each.method]), each) for each in self.endpoints()]
 
@@ -68,6 +71,7 @@ class SugarCRM(Dialect):
             Endpoint("GET", f"{root}/metadata/_hash", self._answered(self._hash)),
             Endpoint("GET", f"{root}/lang/{{language}}", self._answered(self._language)),
             Endpoint("POST", f"{root}/bulk", self._answered(self._bulk)),
+            *self._hooks.endpoints(f"{root}/WebLogicHooks", self._answered),
             Endpoint("PATCH", f"{root}/integrate/{{module}}/sync_key/{{key}}", self._answered(self._upsert)),
             Endpoint("GET", f"{root}/{{module}}", self._answered(self._list)),
             Endpoint("POST", f"{root}/{{module}}", self._answered(self._create)),
@@ -129,6 +133,25 @@ class SugarCRM(Dialect):
             return False
         return True
 
+    def merge(self, kind: str, loser: str, winner: str) -> bool:
+        """Merge two records as a user would: what is empty is filled, what belonged to the loser moves, and the loser is deleted."""
+        if kind not in self.objects or kind == "owner" or loser == winner:
+            return False
+        return self._records.merge(self.objects[kind], loser, winner)
+
+    # ---- web logic hooks ----
+
+    def subscriptions(self) -> list[Mapping[str, Any]]:
+        return self._hooks.listed()
+
+    def listen(self, faults: Faults) -> None:
+        super().listen(faults)
+        self._hooks.outbox = self.outbox
+
+    def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
+        if kind != "owner" and after is not None:
+            self._hooks.changed(self.objects[kind], before, after)
+
     def _answered(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
         """Let a handler return what is answered with 200, or raise what is answered instead."""
 
@@ -148,7 +171,7 @@ class SugarCRM(Dialect):
     # ---- sessions ----
 
     async def _token(self, request: Request) -> Any:
-        said = await _json(request)
+        said = await json_body(request)
         platform = str(said.get("platform") or "base")
         if platform not in _PLATFORMS:
             return _error(422, "invalid_grant", "The platform is not registered.")
@@ -189,7 +212,7 @@ class SugarCRM(Dialect):
 
     async def _metadata(self, request: Request) -> Any:
         said = request.query_params
-        return metadata(_names(said.get("type_filter")) or (), _names(said.get("module_filter")) or ())
+        return metadata(names_in(said.get("type_filter")) or (), names_in(said.get("module_filter")) or ())
 
     async def _hash(self, _: Request) -> Any:
         return {"_hash": HASH}
@@ -210,7 +233,7 @@ class SugarCRM(Dialect):
     async def _list(self, request: Request) -> Any:
         module = request.path_params["module"]
         said, tests = await self._asked(request)
-        rows = self._chosen(module, tests, str(said.get("order_by") or "date_modified:desc"), deleted=_true(said.get("deleted")))
+        rows = self._chosen(module, tests, str(said.get("order_by") or "date_modified:desc"), deleted=true(said.get("deleted")))
         return self._page(module, rows, said)
 
     async def _count(self, request: Request) -> Any:
@@ -219,7 +242,7 @@ class SugarCRM(Dialect):
         return {"record_count": sum(1 for _ in self._chosen(module, tests, "id:asc", deleted=False))}
 
     async def _asked(self, request: Request) -> tuple[Mapping[str, Any], list[Any]]:
-        said: Mapping[str, Any] = await _json(request) if request.method == "POST" else request.query_params
+        said: Mapping[str, Any] = await json_body(request) if request.method == "POST" else request.query_params
         text = said.get("filter", [])
         tests = filters.from_query(request.query_params.multi_items(), "filter") if isinstance(said, QueryParams) else text
         if isinstance(text, str):
@@ -233,10 +256,10 @@ class SugarCRM(Dialect):
         return said, tests
 
     def _page(self, module: str, rows: Iterator[Row], said: Mapping[str, Any]) -> Any:
-        size, offset = _whole(said.get("max_num"), _DEFAULT), _whole(said.get("offset"), 0)
+        size, offset = whole(said.get("max_num"), _DEFAULT), whole(said.get("offset"), 0)
         size = min(size or _DEFAULT, _MOST)
         part = list(islice(rows, offset, offset + size + 1))
-        shown = [self._records.shown(module, row, _names(said.get("fields"))) for row in part[:size]]
+        shown = [self._records.shown(module, row, names_in(said.get("fields"))) for row in part[:size]]
         return {"next_offset": offset + size if len(part) > size else -1, "records": shown}
 
     def _chosen(self, module: str, tests: Sequence[Mapping[str, Any]], order_by: str, *, deleted: bool) -> Iterator[Row]:
@@ -295,14 +318,14 @@ class SugarCRM(Dialect):
     async def _get(self, request: Request) -> Any:
         module = request.path_params["module"]
         row = self._records.live(module, request.path_params["id"])
-        return self._records.shown(module, row, _names(request.query_params.get("fields")))
+        return self._records.shown(module, row, names_in(request.query_params.get("fields")))
 
     async def _create(self, request: Request) -> Any:
         module = _writable(request)
-        return self._records.shown(module, self._records.create(module, await _json(request)))
+        return self._records.shown(module, self._records.create(module, await json_body(request)))
 
     async def _update(self, request: Request) -> Any:
-        module, said = _writable(request), await _json(request)
+        module, said = _writable(request), await json_body(request)
         stamp = request.headers.get("x-timestamp") or (said.get("_headers") or {}).get("X_TIMESTAMP")
         seen = filters.moment(stamp) if stamp else None
         return self._records.shown(module, self._records.update(module, request.path_params["id"], said, seen=seen))
@@ -313,7 +336,7 @@ class SugarCRM(Dialect):
 
     async def _upsert(self, request: Request) -> Any:
         """By a key of the caller's own, kept in `sync_key`; nothing to do with addresses."""
-        module, key, said = _writable(request), request.path_params["key"], await _json(request)
+        module, key, said = _writable(request), request.path_params["key"], await json_body(request)
         known = next((row for row in self._records.tables[module].having("sync_key", [key]) if not row["deleted"]), None)
         if known is None:
             row = self._records.create(module, {**said, "sync_key": key})
@@ -330,7 +353,7 @@ class SugarCRM(Dialect):
         return self._page(other, rows, said)
 
     async def _tie(self, request: Request) -> Any:
-        module, id, said = _writable(request), request.path_params["id"], await _json(request)
+        module, id, said = _writable(request), request.path_params["id"], await json_body(request)
         link, others = said.get("link_name"), said.get("ids")
         if not link or not isinstance(others, list):
             raise Refusal(400, "missing_parameter", "Missing parameter link_name or ids")
@@ -349,7 +372,7 @@ class SugarCRM(Dialect):
     # ---- many at once ----
 
     async def _bulk(self, request: Request) -> Any:
-        calls = (await _json(request)).get("requests")
+        calls = (await json_body(request)).get("requests")
         if not isinstance(calls, list):
             raise Refusal(400, "missing_parameter", "Missing parameter requests")
         if len(calls) > _BULK:
@@ -382,35 +405,11 @@ class SugarCRM(Dialect):
         return self.unknown(Request(scope, receive))
 
 
-async def _json(request: Request) -> Row:
-    try:
-        said = orjson.loads(await request.body() or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise Refusal(400, "invalid_request", "The body is not JSON") from error
-    if not isinstance(said, dict):
-        raise Refusal(400, "invalid_request", "The body is no object")
-    return said
-
-
 def _writable(request: Request) -> str:
     module: str = request.path_params["module"]
     if module == "Users":
         raise Refusal(403, "not_authorized", "You are not authorized to perform this action.")
     return module
-
-
-def _names(said: Any) -> list[str] | None:
-    """Read a list of names, joined by commas or not; None where nothing is said."""
-    names = [each.strip() for each in said.split(",")] if isinstance(said, str) else said
-    return [each for each in names if each] if names else None
-
-
-def _whole(said: Any, default: int) -> int:
-    return int(said) if str(said).isdigit() else default
-
-
-def _true(said: Any) -> bool:
-    return said in (True, 1, "1", "true")
 
 
 def _sorted(rows: list[Row], order: Sequence[tuple[str, bool]]) -> list[Row]:

@@ -161,6 +161,23 @@ class Records:
                     self.tables[child].put(each["id"], {**each, "account_id": ""})
         self.put(module, row, {"deleted": True})
 
+    def merge(self, module: str, loser_id: str, winner_id: str) -> bool:
+        """Let a record go into another, if both are there."""
+        loser, winner = self.tables[module].get(loser_id), self.tables[module].get(winner_id)
+        if loser is None or winner is None or loser["deleted"] or winner["deleted"]:
+            return False
+        taken = {name: value for name, value in loser.items() if value and not winner.get(name) and not read_only(module, name)}
+        for link, other in LINKS[module].items():
+            if link == "accounts":
+                continue
+            for id in list(self.linked(module, loser_id, link)):
+                row = self.tables[other].get(id)
+                if row is not None and not row["deleted"]:
+                    self.tie(module, winner_id, link, id)
+        self.put(module, self.live(module, winner_id), taken)
+        self.delete(module, loser_id)
+        return True
+
     def tie(self, module: str, id: str, link: str, other: str) -> None:
         """Tie two records; doing it again changes nothing."""
         self.linked(module, id, link)
