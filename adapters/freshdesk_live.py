@@ -124,14 +124,18 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         seen: the youngest change seen so far.
+        before: what `seen` was when this pass began.
         since: what is asked for: each page begins at the last time of the one before.
         page: above 1 where one second has more tickets than a page.
+        paged: some second had; what was edited meanwhile may have pushed a ticket to the page before, so the next pass reads it again.
         done: this pass has no more of it.
     """
 
     seen: datetime
+    before: datetime
     since: datetime
     page: int = 1
+    paged: bool = False
     done: bool = False
 
 
@@ -148,14 +152,14 @@ async def changed_tickets(api: Api, cursor: str | None) -> Changes:
         )
         rows, _ = _rows(await api.send(asked))
         seen = max(map(_updated, rows), default=BEGINNING)
-        line = _Line(seen=seen, since=seen - _OVERLAP)
+        line = _begun(seen, seen)
         return Changes(changes=[], cursor=_encoded(_Tickets(live=line, gone=line)))
     place = msgspec.json.decode(cursor, type=_Tickets)
     edits, live = await _page_of(api, place.live, deleted=False)
     deletes, gone = await _page_of(api, place.gone, deleted=True)
     if more := not (live.done and gone.done):
         return Changes(changes=[*edits, *deletes], cursor=_encoded(_Tickets(live=live, gone=gone)), more=more)
-    live, gone = (_Line(seen=each.seen, since=each.seen - _OVERLAP) for each in (live, gone))
+    live, gone = (_begun(each.seen, each.before if each.paged else each.seen) for each in (live, gone))
     return Changes(changes=[*edits, *deletes], cursor=_encoded(_Tickets(live=live, gone=gone)))
 
 
@@ -172,11 +176,17 @@ async def _page_of(api: Api, line: _Line, *, deleted: bool) -> tuple[list[Change
         changes = [replace(each, op="DELETED", row=None) for each in changes]
     seen = max([line.seen, *map(_updated, rows)])
     if not more:
-        return changes, _Line(seen=seen, since=line.since, done=True)
+        return changes, msgspec.structs.replace(line, seen=seen, done=True)
     last, asked = _updated(rows[-1]), line.since.replace(microsecond=0)
     if last < asked or (last == asked and line.page >= _TICKET_PAGES):
         raise ProtocolError("freshdesk: a page of changed tickets does not go on")
-    return changes, _Line(seen=seen, since=last) if last > asked else msgspec.structs.replace(line, seen=seen, page=line.page + 1)
+    if last > asked:
+        return changes, msgspec.structs.replace(line, seen=seen, since=last, page=1)
+    return changes, msgspec.structs.replace(line, seen=seen, page=line.page + 1, paged=True)
+
+
+def _begun(seen: datetime, known: datetime) -> _Line:
+    return _Line(seen=seen, before=seen, since=known - _OVERLAP)
 
 
 # ---- both ----

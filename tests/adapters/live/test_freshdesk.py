@@ -179,6 +179,34 @@ def test_more_tickets_of_one_second_than_a_page_are_all_told(account: System, mo
     assert calls <= 6
 
 
+def test_a_ticket_that_slipped_to_an_earlier_page_of_one_second_is_told_by_the_next_pass(
+    account: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower("ticket", FIELDS["ticket"])
+    passed(account, follower)
+    account.sandbox.clock.advance(900)
+    table, many = dialect(account).tables["ticket"], live(account, "ticket")[:20]
+    now = f"{account.sandbox.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    for id in many:
+        table.put(id, {**(table.get(id) or {}), "updated_at": now})
+    monkeypatch.setattr(freshdesk_live, "_PAGE", 7)
+
+    async def work(source: Any, api: Any) -> set[str]:
+        told: set[str] = set()
+        for _ in range(2):  # the second 'page' is the first one of that second
+            said = await source.adapter.changes(api, "ticket", follower.cursor, follower.fields, now=NOW)
+            follower.cursor, told = said.cursor, told | ids(said.changes)
+        account.sandbox.clock.advance(400)  # edited so much later that the overlap does not reach back
+        dialect(account).change("ticket", many[0], EDITS["ticket"])
+        return told | ids(await follower.passed(source.adapter, api))
+
+    skipped = set(many) - account.run(work)
+    again, _ = passed(account, follower)
+
+    assert len(skipped) == 1
+    assert skipped <= ids(again)
+
+
 def test_tickets_beyond_the_last_page_are_reached_from_a_later_time(account: System, monkeypatch: pytest.MonkeyPatch) -> None:
     follower = Follower("ticket", FIELDS["ticket"])
     passed(account, follower)
