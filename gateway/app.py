@@ -41,7 +41,7 @@ from gateway.webhooks import webhook_route
 from gateway.websocket import WebSocketEndpoint
 from identity.index import IdentityIndex, minter
 from model.clock import SystemClock
-from model.errors import CallerUnknownError, ConfigurationError
+from model.errors import CallerUnknownError, ConfigurationError, SlowSubscriberError
 from model.records import Kind, Ref
 from resolvers.context import Context
 from resolvers.cursors import Signer
@@ -268,10 +268,16 @@ class Runtime:
 
     async def _hear_of_others(self) -> None:
         """Let what is cached in this process be too old once another process applied a change: without Redis each has a cache of its own."""
-        async for event in self.events.follow():
-            source = next((each for each in self.registry.of(event.workspace) if each.id == event.ref.source), None)
-            if source is not None and source.has(event.ref.kind):
-                await source.touched(event.ref.kind, [event.ref.native_id])
+        while True:
+            try:
+                async for event in self.events.follow():
+                    source = next((each for each in self.registry.of(event.workspace) if each.id == event.ref.source), None)
+                    if source is not None and source.has(event.ref.kind):
+                        await source.touched(event.ref.kind, [event.ref.native_id])
+                return
+            except SlowSubscriberError:
+                for each in self.registry.of(WORKSPACE):
+                    await each.forget()
 
     async def _long_work(self) -> None:
         """Subscribe, ask feeds, and list what is not known yet: once the first callers were served, for it takes its time."""

@@ -50,10 +50,11 @@ class Answer(Generic[T]):
     Attributes:
         state: OK from the system, CACHED within its age, STALE because the system failed, PARTIAL when rows were left out.
         fetched_at: the oldest contributing fetch; None when nothing contributed.
-        lost: rows that did not fit their mapping.
+        lost: rows that did not fit their mapping; misfits: the ids of those that were read by id.
     """
 
     value: T
     state: ReadState
     fetched_at: datetime | None
     lost: int = 0
+    misfits: frozenset[str] = frozenset()

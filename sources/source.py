@@ -170,7 +170,12 @@ class Source:
 
         entries, state = await self._through_cache("r", kind, wanted, fields, reading, ask)
         records, lost = await self._records(kind, [entry.rows[0] if entry.rows else None for entry in entries], entries, reading)
-        return self._answer(dict(zip(wanted, records, strict=True)), entries, state, lost)
+        misfits = frozenset(
+            id
+            for id, entry, record in zip(wanted, entries, records, strict=True)
+            if record is None and entry.rows and entry.rows[0] is not None
+        )
+        return replace(self._answer(dict(zip(wanted, records, strict=True)), entries, state, lost), misfits=misfits)
 
     async def find(
         self, kind: Kind, key: FindKey, values: Sequence[str], *, fields: Iterable[str], reading: Reading
@@ -321,7 +326,7 @@ class Source:
         now = self._now()
         marks = {self._key("c", kind, id): Entry(rows=[], at=now) for id in ids}
         lag = self.adapter.kinds[kind].lag
-        await self._cache.set_many({**marks, self._key("w", kind): Entry(rows=[], at=now + lag)}, ttl=KEPT)
+        await self._cache.set_many({**marks, self._key("w", kind): Entry(rows=[], at=now + lag)}, ttl=KEPT + lag)
 
     def followed(self, kind: Kind, *, seconds: float) -> None:
         """Hear that changes of a kind were asked for just now, and will be again within `seconds`.
@@ -331,9 +336,11 @@ class Source:
         """
         self._followed[kind] = self._clock.monotonic() + seconds
 
-    async def whole(self, kind: Kind, ids: Sequence[str], reading: Reading) -> dict[str, Record | None]:
-        """Return records by native id with every field, custom ones too, as their system has them now."""
-        return (await self.read(kind, ids, fields=await self._all_fields(kind, reading), reading=reading)).value
+    async def whole(self, kind: Kind, ids: Sequence[str], reading: Reading) -> tuple[dict[str, Record], frozenset[str]]:
+        """Return records by native id with every field, custom ones too, as their system has them now, and the ids of those that it
+        has and that do not fit their mapping. What is in neither is not there."""
+        answer = await self.read(kind, ids, fields=await self._all_fields(kind, reading), reading=reading)
+        return {id: record for id, record in answer.value.items() if record is not None}, answer.misfits
 
     async def everything(self, kind: Kind, scan: Scan, reading: Reading) -> Walked:
         """Return the next page of a kind, each record whole and as its system has it now; nothing of it is kept."""

@@ -8,6 +8,7 @@ from msgspec import Struct
 from sqlalchemy import delete, insert, select, update
 
 from store.database import Database
+from store.inbox import still_mine
 from store.tables import dead_letters, inbox
 
 
@@ -37,11 +38,17 @@ class DeadLetterRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def park(self, letters: Sequence[DeadLetter], *, now: datetime) -> None:
-        """Keep letters, and end the inbox's events that they are of, in one transaction. The same letter again replaces the first."""
-        if not letters:
-            return
+    async def park(self, letters: Sequence[DeadLetter], *, now: datetime, owner: str | None = None) -> None:
+        """Keep letters, and end the inbox's events that they are of, in one transaction. The same letter again replaces the first.
+
+        Args:
+            owner: whose the events are; letters of those that are not (any more) are left out.
+        """
         async with self._database.write() as connection:
+            mine = await still_mine(connection, [each.inbox for each in letters if each.inbox is not None], owner or "")
+            letters = [each for each in letters if each.inbox is None or each.inbox in mine]
+            if not letters:
+                return
             for each in letters:
                 one = (dead_letters.c.workspace == each.workspace, dead_letters.c.id == each.id)
                 await connection.execute(delete(dead_letters).where(*one))

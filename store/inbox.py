@@ -93,6 +93,13 @@ class InboxRows:
                 more = inbox.c.attempts + (1 if tried else 0)
                 await connection.execute(change.values(state="NEW", owner=None, due_at=due_at, attempts=more))
 
+    async def prolong(self, ids: Iterable[int], owner: str, *, until: datetime) -> None:
+        """Let events be the owner's for longer."""
+        async with self._database.write() as connection:
+            for some in _chunks(list(ids)):
+                mine = update(inbox).where(inbox.c.id.in_(some), inbox.c.owner == owner, inbox.c.state == "TAKEN")
+                await connection.execute(mine.values(due_at=until))
+
     async def release(self, *, now: datetime) -> None:
         """Let everything that was taken be taken again: for a process that knows itself to be the only one."""
         async with self._database.write() as connection:

@@ -80,10 +80,12 @@ class Applier:
         async with self._database.write() as connection:
             mine = await inbox.still_mine(connection, [id for each in readings for id in each.ids], owner)
             todo = [each for each in readings if not each.ids or mine.intersection(each.ids)]
-            people = [each.record for each in todo if isinstance(each.record, Person)]
-            gone = [each.ref for each in todo if each.record is None]
-            customers = await self._index.observe_in(connection, workspace, [Observed.of(each) for each in people], gone)
+            # In this order everywhere: the inbox's rows, the versions, the identity index, the sequencer. So no two wait for each other.
             before = await versions.known(connection, workspace, [each.ref for each in todo], lock=True)
+            fresh_ones = [each for each in todo if not _late(each, before.get(each.ref))]
+            people = [each.record for each in fresh_ones if isinstance(each.record, Person)]
+            gone = [each.ref for each in fresh_ones if each.record is None]
+            customers = await self._index.observe_in(connection, workspace, [Observed.of(each) for each in people], gone)
             contacts = {ref for each in todo if (ref := _contact(each.record)) is not None}
             theirs = await self._index.customers_of(connection, workspace, contacts)
             events: list[Event] = []
@@ -128,13 +130,19 @@ def _news(reading: Reading, was: Version | None, version: Version) -> bool:
     if version.gone:
         # Gone before anybody knew of it: news only where the system itself said so.
         return not was.gone if was is not None else reading.op != "CHANGED"
-    if was is None:
+    if was is None or _late(reading, was):
+        return was is None
+    return was.gone or version.marks != was.marks or version.updated_at != was.updated_at
+
+
+def _late(reading: Reading, was: Version | None) -> bool:
+    """Tell whether a record was read before what was applied of it since."""
+    record = reading.record
+    if record is None or was is None:
+        return False
+    if was.gone and record.fetched_at <= was.applied_at:  # what was deleted since must not come back
         return True
-    older = was.updated_at is not None and version.updated_at is not None and version.updated_at < was.updated_at
-    if was.gone:
-        # A late reading of what was deleted since must not bring it back.
-        return not older
-    return not older and (version.marks != was.marks or version.updated_at != was.updated_at)
+    return was.updated_at is not None and record.updated_at is not None and record.updated_at < was.updated_at
 
 
 def _event(

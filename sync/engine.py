@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from model.clock import Clock
-from model.errors import SourceError, UnsupportedError
+from model.errors import C360Error, SourceError, UnsupportedError
 from model.records import Kind
 from store.cursors import CursorRow
 from store.ledger import LedgerRows
@@ -90,7 +90,7 @@ class LongWork:
             if not row.known_all:
                 await self.backfill(row.source, row.kind, of=of)
             elif self._clock.now() - (row.reconciled_at or datetime.fromisoformat(of)) >= COMPARED:
-                await self.reconcile(row.source, row.kind, of=f"{self._clock.now():%Y-%m-%d}")
+                await self.reconcile(row.source, row.kind, of=f"{self._clock.now():%Y-%m-%d}:{row.reconciled_at or of}")
 
     async def backfill(self, source: str, kind: Kind, *, of: str) -> None:
         """List everything of a kind once. `of` tells this time from others; the same again does nothing."""
@@ -116,10 +116,16 @@ class LongWork:
             while True:  # a source may be down, or out of quota, for as long as it likes
                 try:
                     return await work(self._listing)
-                except UnsupportedError:
-                    raise
                 except SourceError as error:
+                    if isinstance(error, UnsupportedError):
+                        raise
                     await asyncio.sleep(pause if error.retry_after is None else error.retry_after)
+                    pause = min(2 * pause, _LONGEST)
+                except C360Error:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the store is away: work that failed for good would never be begun again
+                    log.warning("a listing waits", extra={"error.type": type(error).__name__})
+                    await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST)
 
         waiting = asyncio.run_coroutine_threadsafe(tried(), self._loop)
@@ -170,7 +176,7 @@ def _launch(engine: LongWork) -> None:
     _engine = engine
     config = DBOSConfig(
         name="customer360", application_version=VERSION, executor_id=engine._executor, serializer=DBOSPortableJSONSerializer(),  # noqa: SLF001
-        enable_otlp=False, max_executor_threads=8, log_level="ERROR",
+        enable_otlp=False, max_executor_threads=64, log_level="ERROR",
     )  # fmt: skip
     place = engine._place  # noqa: SLF001
     if place.file is not None:

@@ -4,6 +4,7 @@ What is left: their systems' own records, which are theirs to erase; the ledger,
 """
 
 from collections.abc import Iterable, Sequence
+from urllib.parse import unquote_plus
 
 from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
@@ -55,6 +56,7 @@ class Erasure:
 
     def _mentions(self, workspace: str, letter: str, sealed: bytes, traces: Iterable[str]) -> bool:
         plain = self._vault.open(sealed, bound_to=f"letter:{workspace}:{letter}").decode(errors="replace").lower()
+        plain += unquote_plus(plain)  # some systems send forms
         return any(trace.lower() in plain for trace in traces)
 
 

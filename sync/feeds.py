@@ -89,7 +89,7 @@ class Feeds:
                 await self._rows.change(self._workspace, source.id, kind, cursor=None, reconciled_at=LONG_AGO)
                 raise
             # A feed may only be able to begin by listing everything: nothing of it has changed.
-            first = row.cursor is None and not row.known_all
+            first = not row.known_all and row.passed_at is None and (row.cursor is None or _feed(source, kind).how == "delta")
             origin = "CDC" if source.adapter.kinds[kind].feed is not None and _feed(source, kind).how != "keyset" else "POLL"
             applied = await self._intake.apply(
                 source, kind, said.changes, brought, origin=origin, quiet=first, known_all=row.known_all  # type: ignore[arg-type]
@@ -100,6 +100,8 @@ class Feeds:
             if not said.more:
                 break
         pace = self._pace(source, kind, row.pace, changed)
+        if row.cursor is None:
+            await source.forget()  # what changed between a read and the place where the feed begins is told by nobody
         fill = {} if row.backfill is not None else {"backfill": {"of": began.isoformat(), "done": False}}
         await self._rows.change(self._workspace, source.id, kind, passed_at=began, pace=pace, failure=None, **fill)
         self.known[(source.id, kind)] = await self._rows.get(self._workspace, source.id, kind)

@@ -73,6 +73,7 @@ class Hooks:
         self._client_secret, self._account, self._public_url = client_secret, account, public_url
         self._keep, self._refused = keep, refused
         self._known: dict[str, HookRow] = {}
+        self._refreshed = 0.0
         self._looked: set[str] = set()  # sources that were looked after since this process began: it may have been away for long
         self._loop: asyncio.Task[None] | None = None
 
@@ -113,7 +114,12 @@ class Hooks:
             raise NotFoundError("there is no such app")
         said: Heard
         try:
-            said = self._systems[system].events(delivery, await self._secrets(app, sources))
+            try:
+                said = self._systems[system].events(delivery, await self._secrets(app, sources))
+            except SignatureError:
+                if not await self._learned(app):  # another process may have a secret that is new
+                    raise
+                said = self._systems[system].events(delivery, await self._secrets(app, sources))
         except SignatureError:
             self._refused("signature")
             raise
@@ -157,10 +163,20 @@ class Hooks:
         found = [each.secret for each in self._opened(app) if each.until is None or each.until > self._clock.now()]
         if not found:  # another process may have made them since
             await self.refresh()
-            found = [each.secret for each in self._opened(app)]
+            found = [each.secret for each in self._opened(app) if each.until is None or each.until > self._clock.now()]
         if (own := await self._client_secret(sources[0])) and _push(sources[0]).secret == "app":
             found.insert(0, own)
         return found
+
+    async def _learned(self, app: str) -> bool:
+        """Look whether another process has written anything about an app since; at most once a second, strangers may ask for it."""
+        now, before = self._clock.monotonic(), self._known.get(app)
+        if now - self._refreshed < 1.0:
+            return False
+        self._refreshed = now
+        await self.refresh()
+        after = self._known.get(app)
+        return after is not None and (before is None or after.version != before.version)
 
     async def _park(self, app: str, sources: Sequence[Source], delivery: Delivery, error: ProtocolError) -> None:
         """Keep a delivery that is proved and cannot be understood: it was accepted, so it is not thrown away."""

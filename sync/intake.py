@@ -9,15 +9,25 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from adapters.changes import Change
 from model.clock import Clock
-from model.errors import C360Error, ExhaustedError, MappingError, SourceError, ThrottledError, UnsupportedError
+from model.errors import (
+    C360Error,
+    ExhaustedError,
+    MappingError,
+    ProtocolError,
+    RejectedError,
+    SourceError,
+    ThrottledError,
+    UnsupportedError,
+)
 from model.events import Event, Origin
 from model.records import Kind, Record, Ref
 from sources.reading import Reading as Terms
@@ -37,7 +47,7 @@ BATCH = 500
 ATTEMPTS = 15  # about an hour and a half, with the waits below
 _LONGEST = 600.0  # seconds between two attempts
 _NOT_YET = timedelta(seconds=2)  # a record that was announced and is not there yet
-_STRENGTH = {"CHANGED": 0, "DELETED": 1, "MERGED": 2}
+_STRENGTH = {"CHANGED": 0, "DELETED": 1, "ERASED": 1, "MERGED": 2}
 
 
 class Intake:
@@ -105,7 +115,9 @@ class Intake:
             SourceError: nothing was applied.
         """
         now = self._clock.now()
-        heard = {change.native_id: _Heard(change.op, change.into, change.at, now) for change in changes}
+        heard: dict[str, _Heard] = {}
+        for change in changes:
+            heard.setdefault(change.native_id, _Heard("CHANGED", None, None, now)).strengthen(change.op, change.into, change.at)
         for change in changes:
             if change.op == "MERGED" and change.into is not None and change.into not in heard:
                 heard[change.into] = _Heard("CHANGED", None, change.at, now)
@@ -113,7 +125,9 @@ class Intake:
         if missing and source.reads(kind):
             brought = {id: each for id, each in brought.items() if id not in set(missing)}
             terms = Terms(deadline=self._clock.monotonic() + 120, lane=lane, policy="SURE")  # type: ignore[arg-type]
-            brought |= {id: each for id, each in (await source.whole(kind, missing, terms)).items() if each is not None}
+            found, misfits = await source.whole(kind, missing, terms)
+            brought |= found
+            heard = self._fitting(source, kind, heard, misfits)
         await source.touched(kind, heard)
         readings = await self._readings(source, kind, heard, brought, origin=origin, quiet=quiet)
         applied = await self._applier.apply(source.workspace, readings, owner=self._owner, known_all=known_all)
@@ -122,6 +136,12 @@ class Intake:
             if change.op == "ERASED":
                 await self._erase(source.workspace, Ref(source.id, kind, change.native_id))
         return applied
+
+    def _fitting(self, source: Source, kind: Kind, heard: "dict[str, _Heard]", misfits: Collection[str]) -> "dict[str, _Heard]":
+        """Leave out records that are there and do not fit their mapping: nothing can be said of them, least of all that they are gone."""
+        if misfits:
+            log.warning("records do not fit their mapping", extra={"system": source.system, "kind": kind, "count": len(misfits)})
+        return {id: each for id, each in heard.items() if id not in misfits}
 
     # ---- the line ----
 
@@ -150,8 +170,10 @@ class Intake:
     async def _batch(self, of: tuple[str, str], taken: list[Waiting]) -> None:
         try:
             source = next((each for each in self._registry.of(of[0]) if each.id == of[1]), None)
-            for kind in dict.fromkeys(each.kind for each in taken):
+            for nth, kind in enumerate(dict.fromkeys(each.kind for each in taken)):
                 some = [each for each in taken if each.kind == kind]
+                if nth:
+                    await self._rows.prolong([each.id for each in some], self._owner, until=self._clock.now() + TAKEN)
                 if source is None or not source.reads(kind):
                     await self._park(some, UnsupportedError("the source is not there any more, or does not read this kind"))
                 else:
@@ -180,19 +202,37 @@ class Intake:
             if each.op == "MERGED" and each.into is not None and each.into not in heard:
                 heard[each.into] = _Heard("CHANGED", None, each.at, each.received_at)
         try:
-            found = await self._read(source, kind, list(heard))
-            early = [each for each in taken if found.get(each.native_id) is None and _may_come(each, heard[each.native_id])]
-            if early:
+            gone = {each.native_id for each in erased}
+            found, misfits = await self._read(source, kind, [id for id in heard if id not in gone])
+            if bad := [each for each in taken if each.native_id in misfits]:
+                await self._park(bad, MappingError("the record does not fit its mapping", field="native_id"))
+                heard = {id: each for id, each in heard.items() if id not in misfits}
+            news = {each.native_id for each in taken if each.attempts == 0 and each.native_id not in gone}
+            soon = {id for id, each in heard.items() if id in news and id not in found and each.op == "CHANGED"}
+            if early := [each for each in taken if each.native_id in soon]:  # announced, and perhaps only not there yet
                 await self._rows.put_back(
                     [each.id for each in early], self._owner, due_at=self._clock.now() + _NOT_YET, tried=True
                 )
                 for each in early:
                     heard.pop(each.native_id, None)
             await self._applied(source, kind, heard, found, taken)
+        except (RejectedError, ProtocolError) as error:
+            if len(taken) > 1:
+                await self._one_by_one(source, kind, taken)
+            else:
+                await self._again(taken, error)
         except SourceError as error:
             await self._again(taken, error)
-        except MappingError as error:
-            await self._one_by_one(source, kind, taken, error)
+        except (OperationalError, InterfaceError, OSError):
+            raise  # the store is away
+        except Exception as error:  # noqa: BLE001 - a poisonous event must not stop the line
+            log.warning(
+                "an event cannot be applied", extra={"system": source.system, "kind": kind, "error.type": type(error).__name__}
+            )
+            if len(taken) > 1:
+                await self._one_by_one(source, kind, taken)
+            else:
+                await self._park(taken, error if isinstance(error, C360Error) else C360Error("the event cannot be applied"))
 
     async def _named(self, source: Source, kind: Kind, taken: list[Waiting]) -> list[Waiting]:
         """Give what webhooks told the native ids of its records. A name that is nobody's stays, and changes nothing."""
@@ -214,19 +254,17 @@ class Intake:
             if many := sum(each == state for each in applied.ended.values()):
                 self._count(state, many, origin or "WEBHOOK")
 
-    async def _one_by_one(self, source: Source, kind: Kind, taken: list[Waiting], error: C360Error) -> None:
+    async def _one_by_one(self, source: Source, kind: Kind, taken: list[Waiting]) -> None:
         """Find which events are the poisonous ones, so that the others go on."""
-        if len(taken) == 1:
-            await self._park(taken, error)
-            return
         for each in taken:
+            await self._rows.prolong([each.id], self._owner, until=self._clock.now() + TAKEN)
             await self._settle(source, kind, [each])
 
-    async def _read(self, source: Source, kind: Kind, ids: list[str]) -> dict[str, Record]:
+    async def _read(self, source: Source, kind: Kind, ids: list[str]) -> tuple[dict[str, Record], frozenset[str]]:
         # Before the read: what is fetched from here on knows of the change, whatever was fetched before does not.
         await source.touched(kind, ids)
         terms = Terms(deadline=self._clock.monotonic() + READ_WITHIN, lane="webhook", policy="SURE")
-        return {id: each for id, each in (await source.whole(kind, ids, terms)).items() if each is not None}
+        return await source.whole(kind, ids, terms)
 
     async def _readings(
         self, source: Source, kind: Kind, heard: "dict[str, _Heard]", found: dict[str, Record], *, origin: Origin | None,
@@ -278,7 +316,7 @@ class Intake:
             )
             for each in taken
         ]  # fmt: skip
-        await self._letters.park(letters, now=now)
+        await self._letters.park(letters, now=now, owner=self._owner)
         self._count("PARKED", len(taken), taken[0].origin)
 
 
@@ -292,20 +330,18 @@ class _Heard:
         self.ids: list[int] = []
         self.origin: Origin | None = None
 
+    def strengthen(self, op: str, into: str | None, at: datetime | None) -> None:
+        if _STRENGTH[op] > _STRENGTH[self.op]:
+            self.op, self.into = op, into
+        if at is not None and (self.at is None or at > self.at):
+            self.at = at
+
     def hear(self, waiting: Waiting) -> None:
         self.ids.append(waiting.id)
-        if _STRENGTH[waiting.op] > _STRENGTH[self.op]:
-            self.op, self.into = waiting.op, waiting.into
-        if waiting.at is not None and (self.at is None or waiting.at > self.at):
-            self.at = waiting.at
+        self.strengthen(waiting.op, waiting.into, waiting.at)
         # A stranger's change that comes with one of ours is a stranger's.
         self.origin = waiting.origin if self.origin in {None, "LOCAL_WRITE"} else self.origin
         self.received_at = min(self.received_at, waiting.received_at)
-
-
-def _may_come(waiting: Waiting, heard: _Heard) -> bool:
-    """Tell whether a record that was announced, and is not there, may only not be there yet."""
-    return heard.op == "CHANGED" and waiting.attempts == 0
 
 
 def _named(waiting: Waiting, native_id: str | None) -> Waiting:

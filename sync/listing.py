@@ -76,8 +76,8 @@ class Listing:
         gone: list[str] = []
         for start in range(0, len(unseen), _CHECKED):
             some = unseen[start : start + _CHECKED]
-            found = await source.whole(kind, some, self._terms())
-            gone += [id for id in some if found.get(id) is None]
+            found, misfits = await source.whole(kind, some, self._terms())
+            gone += [id for id in some if id not in found and id not in misfits]
         known = await self._versions.count(self._workspace, source_id, kind)
         drift = int(said.get("drift", 0))
         if len(gone) > BRAKE_LEAST and len(gone) > BRAKE_SHARE * known:

@@ -127,11 +127,12 @@ class EventLog:
         if since > max(last, self._last):
             raise InvalidRequestError("`since` is none of this log's events")
 
-    def _offer(self, events: Sequence[Event]) -> None:
+    def _offer(self, events: Sequence[Event], *, whole: bool = False) -> None:
+        """Give events to followers. `whole`: nothing is missing between them: what the database lacks was erased, or is not kept."""
         fresh = [event for event in events if event.seq > self._last]
         if not fresh:
             return
-        if fresh[0].seq != self._last + 1 or fresh[-1].seq - fresh[0].seq + 1 != len(fresh):
+        if not whole and (fresh[0].seq != self._last + 1 or fresh[-1].seq - fresh[0].seq + 1 != len(fresh)):
             self._wake.set()  # something is missing between: read it
             return
         self._last = fresh[-1].seq
@@ -146,7 +147,7 @@ class EventLog:
             self._wake.clear()
             try:
                 while page := await self._rows.since(self._workspace, self._last, limit=_PAGE):
-                    self._offer(page)
+                    self._offer(page, whole=True)
             except Exception as error:  # noqa: BLE001 - a database in trouble: look again
                 log.warning("the log of events cannot be read", extra={"error.type": type(error).__name__})
                 await asyncio.sleep(_LOOK)

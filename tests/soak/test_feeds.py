@@ -19,7 +19,7 @@ from tests.warp import WarpClock, opened, run
 
 log = logging.getLogger(__name__)
 SMALL = os.environ.get("C360_SOAK") == "small"
-RECORDS = 4_000 if SMALL else 20_000
+RECORDS = 1_500 if SMALL else 20_000
 PASSES = 4  # of one hour
 SYSTEMS = sorted(name for name, each in ADAPTERS.items() if each.kinds["contact"].feed is not None)
 

@@ -12,7 +12,7 @@ from tests.programs import free_port
 from tests.soak.shop import SECONDS, SMALL, Process, configured, edit, proved, settle, shop, spread, wait
 
 WEBHOOKS, KILLS, BETWEEN = (
-    (400, 3, (0.1, 1.0)) if SMALL else (5000, 20, (0.1, 6.0))
+    (200, 2, (0.1, 1.0)) if SMALL else (5000, 20, (0.1, 6.0))
 )  # BETWEEN: seconds between a start and a kill
 
 

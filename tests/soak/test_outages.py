@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from tests.programs import free_port
 from tests.soak.shop import SECONDS, SMALL, Process, configured, edit, proved, settle, shop, wait
 
-WEBHOOKS, GONE = (300, 4.0) if SMALL else (2000, 30.0)
+WEBHOOKS, GONE = (150, 2.0) if SMALL else (2000, 30.0)
 QUESTION = "{ customers(first: 1) { nodes { name } } }"
 
 
