@@ -145,9 +145,10 @@ async def _export(api: Api, kind: Kind, path: str, at: tuple[str, str]) -> Any:
 def _exported(kind: Kind, row: Row) -> Change:
     at = datetime.fromisoformat(row["updated_at"]) if row.get("updated_at") else None
     gone = row.get("active") is False if kind == "contact" else row.get("status") == "deleted" or bool(row.get("deleted_at"))
-    if gone or not customer(kind, row):
+    if gone:
         return Change(kind=kind, native_id=str(row["id"]), op="DELETED", at=at)
-    return Change(kind=kind, native_id=str(row["id"]), at=at, row=row)
+    # An agent is read, and not found: news of who was a customer before, and none of who never was.
+    return Change(kind=kind, native_id=str(row["id"]), at=at, row=row if customer(kind, row) else None)
 
 
 def customer(kind: Kind, row: Row) -> bool:
