@@ -29,7 +29,8 @@ from model.records import Kind, Row
 FEED = Feed(how="delta", overlap=0.0, deletes=True, merges=True, interval=30.0, longest=300.0, life=7 * 86_400.0)
 PUSH = Push(kinds=frozenset({"contact", "account", "lead", "deal"}), merges=True, delay=60.0)
 PAGE = 5000
-_EXPIRED = frozenset({"0x80044352"})  # ExpiredVersionStamp: too old, or the table itself was changed since
+# A link that was given out and is refused will be refused for ever: too old (0x80044352, ExpiredVersionStamp), or of a column that is gone.
+_EXPIRED = frozenset({400, 404, 410})
 _LABELS, _TABLE = "OData.Community.Display.V1.FormattedValue", "Microsoft.Dynamics.CRM.lookuplogicalname"
 _MERGED = ("merged", "_masterid_value")
 _TIMES = ("createdon", "modifiedon")
@@ -70,9 +71,9 @@ async def changes(
     try:
         body = (await api.send(request)).json()
     except RejectedError as error:
-        if cursor is not None and (error.upstream_code in _EXPIRED or error.status == 410):
+        if cursor is not None and error.status in _EXPIRED:
             raise CursorExpiredError(
-                "the delta link is too old", status=error.status, upstream_code=error.upstream_code
+                "the delta link is not good any more", status=error.status, upstream_code=error.upstream_code
             ) from error
         raise
     page, delta = body.get("@odata.nextLink"), body.get("@odata.deltaLink")

@@ -47,6 +47,8 @@ _BIN = 60 * _DAY  # seconds that the recycle bin keeps a record
 FEED = Feed(overlap=120.0, deletes=True, merges=False, interval=120.0, longest=600.0, life=_BIN)
 PUSH = Push(kinds=frozenset({"contact", "lead", "account", "deal"}), secret="ours", life=_DAY, delay=10.0)
 _ASKED = timedelta(seconds=_DAY - 1800)  # half an hour less than allowed: for clocks that differ
+_GIVEN = timedelta(hours=1)  # to a channel without an end, or with one that is not allowed
+_OFF = timedelta(minutes=1)
 _RENEWED = timedelta(seconds=_DAY / 2)  # a channel with less than this left is renewed
 _KINDS: Mapping[str, Kind] = {"Contacts": "contact", "Leads": "lead", "Accounts": "account", "Deals": "deal"}
 _TIMES = ("Created_Time", "Modified_Time")
@@ -99,6 +101,11 @@ async def changes(
 
 
 async def _gone(api: Api, path: str, kind: Kind, since: datetime) -> list[Change]:
+    """Return what was deleted since.
+
+    Raises:
+        CursorExpiredError: more than the list reaches; it cannot be cut by time, so everything is to be compared.
+    """
     headers = {"If-Modified-Since": since.isoformat(timespec="seconds")}
     found: list[Change] = []
     number = 1
@@ -110,6 +117,8 @@ async def _gone(api: Api, path: str, kind: Kind, since: datetime) -> list[Change
         except RejectedError as error:
             if error.status == 304:
                 return found
+            if number > 1 and error.status == 400:  # lists end at 2,000 records by page number, and this one takes no token
+                raise CursorExpiredError("more was deleted than its list reaches") from error
             raise
         if not answer.body:  # an empty 204
             return found
@@ -167,19 +176,33 @@ def _is_id(said: Any) -> bool:
 
 
 async def watched(api: Api, url: str, secret: str, *, root: str, now: datetime) -> list[Watch]:
-    """One call when all is well, one more where the channel is not there, ends soon, or lacks something."""
+    """One call when all is well, one more where the channel is not there, ends soon, or lacks something.
+
+    Where the clocks differ by half an hour the end that is asked for is too far away, or past: an hour is given then, which tells Zoho's
+    clock, and the channel is set again by it.
+    """
     wanted: Row = {"notify_url": url, "token": token_of(secret)}
     rows = await _channel(api, url, root)
     if _good(rows, wanted, now):
         return [_watch(url, rows)]
-    asked = (now + _ASKED).isoformat(timespec="seconds")
     channel: Row = {
-        "channel_id": channel_of(url), "events": [f"{module}.all" for module in _KINDS], "channel_expiry": asked, **wanted,
-        "return_affected_field_values": False, "notify_on_related_action": False,
+        "channel_id": channel_of(url), "events": [f"{module}.all" for module in _KINDS], **wanted, "return_affected_field_values": False,
+        "notify_on_related_action": False,
     }  # fmt: skip
-    method = "PUT" if rows else "POST"  # PUT sets all that a channel has
-    answer = await api.send(_request("watch", root, method=method, json={"watch": [channel]}))
-    return [_watch(url, _told(answer.json()))]
+    method, asked = "PUT" if rows else "POST", now + _ASKED  # PUT sets all that a channel has
+    body = await _set(api, root, method, channel, asked)
+    if any((verdict.get("details") or {}).get("api_name") == "channel_expiry" for verdict in body["watch"]):
+        body = await _set(api, root, method, channel, None)
+    made = _watch(url, _told(body))
+    if made.expires_at is not None and abs(made.expires_at - asked) > _OFF:
+        made = _watch(url, _told(await _set(api, root, "PUT", channel, made.expires_at - _GIVEN + _ASKED)))
+    return [made]
+
+
+async def _set(api: Api, root: str, method: str, channel: Row, ends: datetime | None) -> Row:
+    until = {} if ends is None else {"channel_expiry": ends.isoformat(timespec="seconds")}
+    body: Row = (await api.send(_request("watch", root, method=method, json={"watch": [{**channel, **until}]}))).json()
+    return body
 
 
 async def unwatched(api: Api, url: str, *, root: str) -> int:

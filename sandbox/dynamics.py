@@ -166,6 +166,7 @@ class Dynamics(Dialect):
         with self.hooks.quiet():
             self.store.put(schema, {**gone, "merged": True, "_masterid_value": winner, **inactive})
             self.store.put(schema, {**kept, **taken})
+        self.store.repoint(schema, loser, winner)
         target = {"Id": winner, "LogicalName": schema.logical}
         self.hooks.tell("Merge", schema, winner, {"Target": target, "SubordinateId": loser, "PerformParentingChecks": False})
         return True

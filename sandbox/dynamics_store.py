@@ -144,6 +144,15 @@ class Store:
         self.gone.setdefault(schema.logical, {})[id] = self._version
         return True
 
+    def repoint(self, schema: Schema, gone: str, kept: str) -> None:
+        """Let what points to one row point to another, as after a merge."""
+        for other in SCHEMAS.values():
+            for name, column in other.columns.items():
+                stored = other.stored(name)
+                if schema.logical in column.targets and stored in self.tables[other.logical].indexed:
+                    for row in self.tables[other.logical].having(stored, [gone]):
+                        self.put(other, {**row, stored: kept})
+
     @contextmanager
     def transaction(self) -> Iterator[Callable[[], None]]:
         """Give what undoes all changes since."""

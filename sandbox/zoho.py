@@ -182,9 +182,7 @@ class Zoho(Dialect):
         gone, kept = live(module, loser), live(module, winner)
         if gone is None or kept is None or loser == winner:
             return False
-        taken = {name: gone[name] for name in module.specs if kept.get(name) in (None, "", []) and gone.get(name)}
-        self._writer.change(module, {**gone, "$deleted": iso(self._now())})
-        self._writer.change(module, {**kept, **taken})
+        self._writer.merge(module, gone, kept)
         return True
 
     def changed(self, kind: str, native_id: str, before: Row | None, after: Row | None) -> None:
@@ -361,6 +359,9 @@ class Zoho(Dialect):
             raise Refusal(400, "REQUIRED_PARAM_MISSING", "One of the expected parameter is missing", param_name="type")
         self._charge(2)
         since, size, number = since_of(request), size_of(said), int(said.get("page", "1"))
+        if number * size > _BY_NUMBER:
+            message = "You can only get the first 2000 records without using page_token param."
+            raise Refusal(400, "DISCRETE_PAGINATION_LIMIT_EXCEEDED", message, limit=_BY_NUMBER)
         gone = (
             []
             if said["type"] == "permanent"

@@ -96,6 +96,21 @@ class Writer:
         self.change(module, {**row, "$deleted": iso(self._now())})
         return {"code": "SUCCESS", "details": {"id": id}, "message": "record deleted", "status": "success"}
 
+    def merge(self, module: Module, gone: Row, kept: Row) -> None:
+        """Delete a record, give another what it lacks, and let what belonged to the one belong to the other."""
+        taken = {name: gone[name] for name in module.specs if kept.get(name) in (None, "", []) and gone.get(name)}
+        self.change(module, {**gone, "$deleted": iso(self._now())})
+        kept = self.change(module, {**kept, **taken})
+        lookup = {"name": kept[DISPLAY[module.name]], "id": kept["id"]}
+        for other in self._modules.values():
+            names = [
+                name for name in other.table.indexed
+                if (module.name == "Contacts" if name == "$contacts" else name in other.specs and other.specs[name].lookup == module.name)
+            ]  # fmt: skip
+            held = {row["id"]: row for name in names for row in other.table.having(name, [gone["id"]]) if row["$deleted"] is None}
+            for row in held.values():
+                self.change(other, {**row, **{name: _instead(row[name], gone["id"], lookup) for name in names}})
+
     def change(self, module: Module, row: Row) -> Row:
         """Put a row; its modified time moves on, by a second at least, so that each change can be told from the one before."""
         moved = max(self._now(), millis(row["Modified_Time"]) + 1000)
@@ -163,6 +178,13 @@ class Writer:
         if name in module.table.indexed:
             return module.table.having(name, [value.lower()])
         return [row for row in module.table if str(row.get(name) or "").lower() == value.lower()]
+
+
+def _instead(held: Any, gone: str, lookup: Row) -> Any:
+    """Return a lookup, or a list of ids, with another record in the place of the one that is gone."""
+    if isinstance(held, list):
+        return list(dict.fromkeys(lookup["id"] if id == gone else id for id in held))
+    return lookup if held and held["id"] == gone else held
 
 
 def live(module: Module, id: str) -> Row | None:

@@ -73,6 +73,7 @@ class Hooks:
         self._client_secret, self._account, self._public_url = client_secret, account, public_url
         self._keep, self._refused = keep, refused
         self._known: dict[str, HookRow] = {}
+        self._looked: set[str] = set()  # sources that were looked after since this process began: it may have been away for long
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -267,6 +268,7 @@ class Hooks:
         name, now = f"watch:{source.id}", self._clock.now()
         if not await self._ledger.lease(self._workspace, name, self._owner, now=now, until=now + timedelta(seconds=2 * _WAIT)):
             return
+        self._looked.add(source.id)
         try:
             await self.look_after(source)
         except Exception as error:  # noqa: BLE001 - one source's trouble must not keep the others waiting
@@ -280,6 +282,8 @@ class Hooks:
             return True
         if row.state == "OFF":
             return False
+        if source.id not in self._looked:
+            return True
         wait = _TRY_AGAIN if row.state == "FAILED" else LOOK_AFTER
         if (life := _push(source).life) is not None:
             wait = min(wait, timedelta(seconds=life / 3))

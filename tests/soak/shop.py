@@ -91,7 +91,7 @@ def edit(sandbox: Sandbox, rng: random.Random, many: int) -> None:
         native_id = rng.choice(often if nth % 4 == 0 else known)
         assert shopify.change("contact", native_id, {"firstName": f"Name{nth}"}) is not None
         if nth % 10 == 9:
-            time.sleep(0.05)
+            time.sleep(0.05 if SMALL else 0.25)
 
 
 def settle(sandbox: Sandbox, database: str) -> None:
@@ -128,7 +128,7 @@ def proved(sandbox: Sandbox, database: str, living: Process, many: int) -> None:
         accepted[told.key] += sum(1 for _, status in told.attempts if status is not None and 200 <= status < 300)
     lost = [key for key, times in accepted.items() if times and key not in pushed]
     assert not lost, f"{len(lost)} webhooks were answered 2xx and are not there"
-    assert sum(accepted.values()) >= many * 0.9
+    assert sum(accepted.values()) >= many * 0.9, f"only {sum(accepted.values())} deliveries were answered 2xx"
     assert {row.state for row in rows} <= {"APPLIED", "SUPERSEDED", "PARKED"}
     assert all(row.deliveries >= min(accepted[key], 1) for key, row in pushed.items())
     assert sum(row.deliveries for row in pushed.values()) >= sum(accepted.values())

@@ -11,7 +11,9 @@ import pytest
 from tests.programs import free_port
 from tests.soak.shop import SECONDS, SMALL, Process, configured, edit, proved, settle, shop, spread, wait
 
-WEBHOOKS, KILLS = (400, 3) if SMALL else (5000, 20)
+WEBHOOKS, KILLS, BETWEEN = (
+    (400, 3, (0.1, 1.0)) if SMALL else (5000, 20, (0.1, 6.0))
+)  # BETWEEN: seconds between a start and a kill
 
 
 @pytest.mark.soak
@@ -34,7 +36,7 @@ def test_nothing_that_was_answered_2xx_is_lost_or_told_twice(
                 editing = threading.Thread(target=edit, args=(sandbox, rng, WEBHOOKS), daemon=True)
                 editing.start()
                 for _ in range(KILLS):
-                    time.sleep(rng.uniform(0.1, 1.0))
+                    time.sleep(rng.uniform(*BETWEEN))
                     victim = rng.choice(running)
                     victim.kill()
                     victim.start()

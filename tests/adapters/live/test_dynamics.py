@@ -411,6 +411,36 @@ def test_a_link_of_more_than_a_week_is_no_good_any_more(org: System) -> None:
         follow(org, follower)
 
 
+def test_a_link_of_a_column_that_is_gone_is_begun_anew(org: System) -> None:
+    follower = Follower("contact", FIELDS["contact"])
+    follow(org, follower)
+    assert follower.cursor is not None
+    follower.cursor = follower.cursor.replace("$select=", "$select=new_gone,")
+
+    with pytest.raises(CursorExpiredError):
+        follow(org, follower)
+
+
+def test_a_first_listing_that_is_refused_is_no_link_that_is_forgotten(org: System) -> None:
+    with pytest.raises(RejectedError):
+        follow(org, Follower("contact", ("new_gone",)))
+
+
+def test_what_belonged_to_a_merged_record_belongs_to_its_master(org: System) -> None:
+    deals = org.dialect.tables["deal"]
+    loser = next(id for id in live(org) if deals.having("_parentcontactid_value", [id]))
+    winner = next(id for id in live(org) if id != loser)
+    theirs = {row["opportunityid"] for row in deals.having("_parentcontactid_value", [loser])}
+    follower = Follower("deal", FIELDS["deal"])
+    follow(org, follower)
+
+    dialect(org).merge("contact", loser, winner)
+
+    assert theirs <= ids(follow(org, follower))
+    assert not deals.having("_parentcontactid_value", [loser])
+    assert theirs <= {row["opportunityid"] for row in deals.having("_parentcontactid_value", [winner])}
+
+
 def test_tracking_takes_no_filter(org: System) -> None:
     async def work(source: Any, api: Noted) -> None:
         from adapters.base import Request

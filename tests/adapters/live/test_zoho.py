@@ -204,13 +204,21 @@ def test_a_lost_answer_is_no_failure(org: System, ours: Receiver, path: str) -> 
     assert org.dialect.subscriptions() == []
 
 
-def test_a_clock_that_is_ahead_gets_the_hour_that_the_vendor_gives_and_says_so(org: System, ours: Receiver) -> None:
-    ahead = org.sandbox.clock.now() + timedelta(hours=3)
-
-    [made] = org.run(lambda _, api: watched(api, ours.url, SECRET, root=ROOT, now=ahead))
+@pytest.mark.parametrize("off", [timedelta(hours=3), timedelta(days=-3)])
+def test_a_clock_of_ours_that_is_off_gets_nearly_a_day_all_the_same(org: System, ours: Receiver, off: timedelta) -> None:
+    [made] = org.run(lambda _, api: watched(api, ours.url, SECRET, root=ROOT, now=org.sandbox.clock.now() + off))
 
     assert made.expires_at is not None
-    assert made.expires_at - org.sandbox.clock.now() <= timedelta(hours=1)
+    assert timedelta(hours=23) < made.expires_at - org.sandbox.clock.now() < timedelta(hours=24)
+    assert len(org.dialect.subscriptions()) == 1
+
+
+def test_a_channel_is_made_again_by_the_adapters_own_clock_when_it_ended(org: System, ours: Receiver) -> None:
+    org.run(lambda source, api: source.adapter.watch(api, ours.url, SECRET))
+    org.sandbox.clock.advance(86_400)
+    org.run(lambda source, api: source.adapter.watch(api, ours.url, SECRET))
+
+    assert [each["active"] for each in org.dialect.subscriptions()] == [True]
 
 
 def test_what_the_org_refuses_is_an_error(org: System) -> None:
@@ -355,6 +363,24 @@ def test_a_merged_record_is_told_as_deleted_and_the_winner_as_changed(org: Syste
     assert (told[loser], told[winner]) == ("DELETED", "CHANGED")
 
 
+def test_what_belonged_to_a_merged_record_belongs_to_the_other(org: System) -> None:
+    deals = org.dialect.tables["deal"]
+    loser = next(id for id in live(org) if any(row["$deleted"] is None for row in deals.having("Contact_Name", [id])))
+    winner = next(id for id in live(org) if id != loser)
+    theirs = [row["id"] for row in deals.having("Contact_Name", [loser]) if row["$deleted"] is None]
+    follower = Follower("deal", FIELDS[1:])
+    follow(org, follower)
+
+    dialect(org).merge("contact", loser, winner)
+
+    assert set(theirs) <= ids(follow(org, follower))
+    for id in theirs:
+        deal = deals.get(id) or {}
+        assert deal["Contact_Name"]["id"] == winner
+        assert winner in deal["$contacts"]
+        assert loser not in deal["$contacts"]
+
+
 def test_more_deletes_than_a_page_holds_are_all_told(org: System) -> None:
     follower = Follower("contact", FIELDS)
     row = org.row("contact", live(org)[0]) or {}
@@ -368,6 +394,19 @@ def test_more_deletes_than_a_page_holds_are_all_told(org: System) -> None:
     told = follow(org, follower)
 
     assert many <= ids([each for each in told if each.op == "DELETED"])
+
+
+def test_more_deletes_than_the_list_reaches_are_no_silent_loss(org: System) -> None:
+    follower = Follower("contact", FIELDS)
+    row = org.row("contact", live(org)[0]) or {}
+    follow(org, follower)
+    stamp = iso(org.sandbox.clock.time() * 1000)
+    for n in range(2001):
+        id = f"55402310199999{n:05d}"
+        org.dialect.tables["contact"].put(id, {**row, "id": id, "Email": None, "Modified_Time": stamp, "$deleted": stamp})
+
+    with pytest.raises(CursorExpiredError):
+        follow(org, follower)
 
 
 def test_ties_over_a_pages_end_are_all_told(org: System) -> None:
