@@ -5,12 +5,14 @@ sorted by it and have at most 300 pages, contacts cannot be sorted. Public conne
 such filter: nothing tells of them.
 
 The template for an administrator, once under "ticket creation" and once under "ticket updates" (by anyone, any event that matters), each with the
-action "trigger webhook": POST to our address, a custom header `X-Webhook-Secret` with our secret, JSON, advanced content
+action "trigger webhook": POST to our address, a custom header `X-Webhook-Secret` with our secret, or any user name with our secret as its
+password, JSON, advanced content
 {"ticket_id": "{{ticket.id}}"}
 The simple content with the ticket's id does as well. Rules know tickets only. A call that fails is repeated after 5, 30 and 60 minutes; those beyond
 the limit of an hour wait for the next one, and are dropped after a day: the feed tells what is left out.
 """
 
+import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +31,7 @@ from model.records import Row
 FEED = Feed(overlap=180.0, deletes=True, interval=60.0)
 PUSH = Push(kinds=frozenset({"ticket"}), deletes=False, secret="ours", subscribes=False, delay=60.0)
 _PAGE, _TICKET_PAGES = 100, 300
+_TOLD = 2_000  # deleted tickets remembered, 80 kB of cursor; what goes beyond is told again
 _BIN_PAGES = 5  # of the list of deleted contacts, in one pass
 _MARGIN = timedelta(hours=1)  # contacts have no youngest one to begin with: it begins so long before the answer's own date
 _OVERLAP = timedelta(seconds=FEED.overlap)
@@ -129,6 +132,8 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
         page: above 1 where one second has more tickets than a page.
         paged: some second had; what was edited meanwhile may have pushed a ticket to the page before, so the next pass reads it again.
         done: this pass has no more of it.
+        told: deleted tickets that the pass before met: each one that is told is looked up by a call of its own, so none is told twice.
+        met: those that this pass met.
     """
 
     seen: datetime
@@ -137,6 +142,8 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     page: int = 1
     paged: bool = False
     done: bool = False
+    told: tuple[str, ...] = ()
+    met: tuple[str, ...] = ()
 
 
 class _Tickets(msgspec.Struct, frozen=True):
@@ -159,7 +166,10 @@ async def changed_tickets(api: Api, cursor: str | None) -> Changes:
     deletes, gone = await _page_of(api, place.gone, deleted=True)
     if more := not (live.done and gone.done):
         return Changes(changes=[*edits, *deletes], cursor=_encoded(_Tickets(live=live, gone=gone)), more=more)
-    live, gone = (_begun(each.seen, each.before if each.paged else each.seen) for each in (live, gone))
+    live, gone = (
+        msgspec.structs.replace(_begun(each.seen, each.before if each.paged else each.seen), told=each.met)
+        for each in (live, gone)
+    )
     return Changes(changes=[*edits, *deletes], cursor=_encoded(_Tickets(live=live, gone=gone)))
 
 
@@ -173,7 +183,10 @@ async def _page_of(api: Api, line: _Line, *, deleted: bool) -> tuple[list[Change
     )))  # fmt: skip
     changes = [Change(kind="ticket", native_id=str(row["id"]), at=_updated(row), row=row) for row in rows]
     if deleted:
-        changes = [replace(each, op="DELETED", row=None) for each in changes]
+        marks = {f"{row['id']}@{row['updated_at']}": change for row, change in zip(rows, changes, strict=True)}
+        known = {*line.told, *line.met}
+        changes = [replace(each, op="DELETED", row=None) for mark, each in marks.items() if mark not in known]
+        line = msgspec.structs.replace(line, met=tuple(dict.fromkeys((*line.met, *marks)))[-_TOLD:])
     seen = max([line.seen, *map(_updated, rows)])
     if not more:
         return changes, msgspec.structs.replace(line, seen=seen, done=True)
@@ -224,9 +237,9 @@ def _encoded(place: _Contacts | _Tickets) -> str:
 
 
 def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
-    """Prove a rule's call by its secret header, and read which ticket it is about. Nothing but its id is used."""
-    said = delivery.headers.get("x-webhook-secret", "")
-    if not said or not matches(said, *secrets):
+    """Prove a rule's call by the secret it carries, and read which ticket it is about. Nothing but its id is used."""
+    said = [delivery.headers.get("x-webhook-secret", ""), _password(delivery.headers.get("authorization", ""))]
+    if not any([matches(each, *secrets) for each in said if each]):  # noqa: C419 - all are compared
         raise SignatureError("freshdesk: a webhook without the right secret")
     try:
         body = orjson.loads(delivery.body)
@@ -239,3 +252,13 @@ def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
     # Nothing names an event: a call that is repeated is taken for another, and the ticket is read again. Two edits must not look like one.
     event = digest_of("ticket", id, delivery.at.isoformat())
     return Heard(hints=[Hint(id=event, change=Change(kind="ticket", native_id=id))])
+
+
+def _password(authorization: str) -> str:
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""

@@ -40,7 +40,7 @@ from adapters.base import (
     undocumented,
 )
 from adapters.writing import WriteVerb, one_by_one
-from adapters.zendesk_live import EXPORT, FEED, ORGANIZATIONS, PUSH, changes, heard, unwatched, watched
+from adapters.zendesk_live import EXPORT, FEED, ORGANIZATIONS, PUSH, changes, customer, heard, unwatched, watched
 from adapters.zendesk_writing import written
 from model.errors import (
     DuplicateError,
@@ -150,13 +150,14 @@ class Zendesk(Adapter):
         return ObjectType(name=self.kinds[kind].object, fields={field.name: field for field in fields})
 
     async def read(self, api: Api, kind: Kind, ids: Sequence[str], fields: Sequence[str]) -> list[Row | None]:
-        """ceil(ids / 100) show_many calls; what is missing is left out of them."""
+        """ceil(ids / 100) show_many calls; what is missing is left out of them. Agents are users, and no contacts."""
         name = self.kinds[kind].object
         asked = [
             api.send(Request(operation=f"{kind}.read", path=f"{self._root}/{name}/show_many", params=[("ids", ",".join(some))]))
             for some in batches(ids, _MANY)
         ]
-        found = {str(row["id"]): row for answer in await asyncio.gather(*asked) for row in answer.json()[name]}
+        rows = chain.from_iterable(answer.json()[name] for answer in await asyncio.gather(*asked))
+        found = {str(row["id"]): row for row in rows if customer(kind, row)}
         return [found.get(id) for id in ids]
 
     async def related(

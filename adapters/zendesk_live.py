@@ -103,7 +103,7 @@ async def changes(adapter: Adapter, api: Api, root: str, kind: Kind, cursor: str
     more, after = not body["end_of_stream"], body.get("after_cursor") or place.after
     if more and after == place.after:
         raise ProtocolError(f"zendesk: a page of exported {name} does not go on")
-    told = [change for row in body[name] if (change := _exported(kind, row)) is not None]
+    told = [_exported(kind, row) for row in body[name]]
     return Changes(changes=told, cursor=_encoded(_Place(place.start, after)), more=more)
 
 
@@ -118,7 +118,7 @@ async def _organizations(api: Api, root: str, kind: Kind, place: _Place) -> Chan
     if more and start == place.start:
         # More than a page in one second: the export would give the same page for ever. A list of all tells them.
         rows, start = [*rows, *await _all_of(api, root, kind, start)], start + 1
-    told = [change for row in rows if (change := _exported(kind, row)) is not None]
+    told = [_exported(kind, row) for row in rows]
     return Changes(changes=told, cursor=_encoded(_Place(start)), more=more)
 
 
@@ -142,15 +142,18 @@ async def _export(api: Api, kind: Kind, path: str, at: tuple[str, str]) -> Any:
     return (await api.send(Request(operation=f"{kind}.changes", path=path, params=params, cost={EXPORT: 1}))).json()
 
 
-def _exported(kind: Kind, row: Row) -> Change | None:
-    """Return what an exported row says; None for agents, who are no customers."""
+def _exported(kind: Kind, row: Row) -> Change:
     at = datetime.fromisoformat(row["updated_at"]) if row.get("updated_at") else None
     gone = row.get("active") is False if kind == "contact" else row.get("status") == "deleted" or bool(row.get("deleted_at"))
     if gone:
         return Change(kind=kind, native_id=str(row["id"]), op="DELETED", at=at)
-    if kind == "contact" and row.get("role") != "end-user":
-        return None
-    return Change(kind=kind, native_id=str(row["id"]), at=at, row=row)
+    # An agent is read, and not found: news of who was a customer before, and none of who never was.
+    return Change(kind=kind, native_id=str(row["id"]), at=at, row=row if customer(kind, row) else None)
+
+
+def customer(kind: Kind, row: Row) -> bool:
+    """Tell whether a user is a customer: agents are none, also those who were one before; true of what is no user."""
+    return kind != "contact" or row.get("role") == "end-user"
 
 
 def _encoded(place: _Place) -> str:
@@ -176,7 +179,9 @@ def heard(delivery: Delivery, secrets: Sequence[str]) -> Heard:
     said, event = body.get("type"), body.get("id")
     if not isinstance(said, str) or not isinstance(event, str) or not event:
         raise ProtocolError("zendesk: an event without its type or its id")
-    known = {each.native_id: each for each in _told(said.removeprefix("zen:event-type:"), body)}
+    # The vendor's page spells some types with a slash.
+    name = said.replace("event-type/", "event-type:", 1).removeprefix("zen:event-type:")
+    known = {each.native_id: each for each in _told(name, body)}
     return Heard(hints=[Hint(id=digest_of(event, id), change=change) for id, change in known.items()])
 
 

@@ -1,7 +1,9 @@
 """How Freshdesk tells of changes: lists since a time, lists of deleted records, and calls of an administrator's rules."""
 
+import base64
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -342,3 +344,45 @@ def test_calls_beyond_a_thousand_an_hour_wait_for_the_next(account: System, ours
 
     assert set(waits[:1000]) == {0.0}
     assert 0 < waits[1000] <= 3600
+
+
+def test_deleted_tickets_are_told_once_however_long_nothing_else_happens(account: System) -> None:
+    """Each one that is told is looked up by a call of its own."""
+    follower = Follower("ticket", FIELDS["ticket"])
+    passed(account, follower)
+    first, second = live(account, "ticket")[:2]
+
+    def gone() -> set[str]:
+        return ids([each for each in passed(account, follower)[0] if each.op == "DELETED"])
+
+    dialect(account).delete("ticket", first)
+    told = [gone() for _ in range(3)]
+    dialect(account).delete("ticket", second)
+    told.append(gone())
+    dialect(account).change("ticket", first, {"deleted": False})
+    account.sandbox.clock.advance(2)
+    passed(account, follower)
+    dialect(account).delete("ticket", first)
+    told.append(gone())
+
+    assert told == [{first}, set(), set(), {second}, {first}]
+
+
+@pytest.mark.parametrize(("password", "good"), [(SECRET, True), ("another", False), ("", False)])
+def test_the_secret_may_come_as_a_password(password: str, good: bool) -> None:
+    """Rules have fields for a user and a password beside headers."""
+    basic = base64.b64encode(f"customer360:{password}".encode()).decode()
+    made = replace(delivery({"ticket_id": "7"}, None), headers={"authorization": f"Basic {basic}"})
+
+    if good:
+        assert [hint.change for hint in Freshdesk.events(made, [SECRET]).hints] == [Change(kind="ticket", native_id="7")]
+    else:
+        for known in ([SECRET], [""]):
+            with pytest.raises(SignatureError):
+                Freshdesk.events(made, known)
+
+
+@pytest.mark.parametrize("authorization", ["", "Basic", "Basic ²", "Basic Og==", "Bearer our-own-secret", "Basic our-own-secret"])
+def test_other_ways_of_authorization_prove_nothing(authorization: str) -> None:
+    with pytest.raises(SignatureError):
+        Freshdesk.events(replace(delivery({"ticket_id": "7"}, None), headers={"authorization": authorization}), [SECRET, ""])

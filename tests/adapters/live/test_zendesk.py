@@ -154,6 +154,10 @@ def test_the_documents_examples_are_read() -> None:
     }
 
 
+def test_types_that_are_spelled_with_a_slash_are_read_too() -> None:
+    assert told(type="zen:event-type/user.identity_changed") == told(type="zen:event-type:user.identity_changed") != []
+
+
 def test_events_of_what_we_do_not_keep_are_passed_over() -> None:
     assert told(type="zen:event-type:article.published") == []
     assert told(detail={"id": "1", "role": "agent"}) == []
@@ -388,7 +392,21 @@ def test_agents_are_no_customers(desk: System) -> None:
 
     desk.dialect.change("contact", agent, {"name": "Agent"})
 
-    assert passed(desk, follow) == []
+    [change] = passed(desk, follow)
+
+    assert (change.native_id, change.op, change.row) == (agent, "CHANGED", None)
+    assert desk.run(lambda source, api: source.adapter.read(api, "contact", [agent], ())) == [None]
+
+
+def test_who_became_an_agent_is_no_customer_any_more(desk: System) -> None:
+    promoted = contact(desk)
+    follow = follower()
+    passed(desk, follow)
+
+    desk.dialect.change("contact", promoted, {"role": "agent"})
+
+    assert [(each.native_id, each.row) for each in passed(desk, follow)] == [(promoted, None)]
+    assert desk.run(lambda source, api: source.adapter.read(api, "contact", [promoted], ())) == [None]
 
 
 def test_a_cursor_that_is_refused_counts_as_forgotten_and_our_clock_does_not_matter(desk: System) -> None:
