@@ -3,13 +3,13 @@ SHELL := /bin/sh
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check soak bench lock sdl systems clean
+.PHONY: demo test check soak bench bench-live lock sdl systems clean
 
 demo: .venv/ready
 	@$(BIN)/c360 demo $(ARGS)
 
 test: .venv/ready
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal $(ARGS)
 
 check: .venv/ready
 	@$(BIN)/ruff check -q .
@@ -19,10 +19,13 @@ check: .venv/ready
 	@$(BIN)/python -m pytest -q --no-header tests/test_packaging.py >/dev/null || $(BIN)/python -m pytest -q tests/test_packaging.py
 
 soak: .venv/ready
-	@C360_SOAK=$${C360_SOAK:-full} $(BIN)/python -m pytest -q -m soak -n 2 $(ARGS)
+	@C360_SOAK=$${C360_SOAK:-full} $(BIN)/python -m pytest -q -m soak -n 3 $(ARGS)
 
 bench: .venv/ready
 	@$(BIN)/python -m benchmarks.strawberry $(ARGS)
+
+bench-live: .venv/ready
+	@$(BIN)/python -m benchmarks.live $(ARGS)
 
 lock: .venv/ready
 	@$(BIN)/uv lock

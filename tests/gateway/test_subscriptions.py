@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from gateway.app import WORKSPACE, Runtime
 from identity.index import Observed
 from model.records import Ref
-from tests.happenings import cursor_at, enter, event, happen, until_followed
+from tests.happenings import DELIVERER, cursor_at, enter, event, happen, until_followed
 from tests.sockets import Socket, address, ready
 from tests.world import World, world
 
@@ -31,7 +31,7 @@ def served() -> Iterator[World]:
 
 def following(client: Socket, query: str, running: World, **variables: Any) -> None:
     """Subscribe, and wait until that is followed."""
-    before = running.app.state.runtime.events.followers
+    before = running.app.state.runtime.events.followers - DELIVERER
     client.subscribe(query, variables=variables)
     until_followed(running, before + 1)
 
